@@ -1,0 +1,139 @@
+"""Typed settings whose canonical text names a result.
+
+A part of an experiment (a recipe, a criterion, a data set) is a frozen dataclass derived from
+`Settings`. Its `text` is canonical JSON and goes into the ids of the stages that depend on it:
+every field is written out, defaults included, because defaults live in YAML and may change.
+
+Two kinds of field are special:
+
+- `later(neutral)`: added after ids existed. It is left out of the text while it holds the value that
+  reproduces the old behaviour, so old ids stay. The neutral value is frozen for ever.
+- `aside(default)`: never in the text (a folder, a file's place); recorded, but not what determines bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, field, fields
+from functools import cache, cached_property
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lthbench.base.errors import UserError, near
+
+T = TypeVar("T", bound="Settings")
+_ABSENT = object()
+
+
+def later(neutral: Any) -> Any:
+    """A field added after the class was first used in ids; `neutral` reproduces the old behaviour."""
+    return field(default=neutral, metadata={"neutral": neutral})
+
+
+def aside(default: Any = None) -> Any:
+    """A field that is no part of the identity."""
+    return field(default=default, metadata={"aside": True}, compare=False)
+
+
+class Settings:
+    """Base of frozen dataclasses that name results; see the module's docstring."""
+
+    @cached_property
+    def text(self) -> str:
+        """Canonical JSON of the identity."""
+        return canonical(identity(self))
+
+    def spelled_out(self) -> dict[str, Any]:
+        """The identity as plain JSON values."""
+        result: dict[str, Any] = json.loads(self.text)
+        return result
+
+
+def identity(settings: Any) -> dict[str, Any]:
+    """The fields that name a result, by name."""
+    return {
+        f.name: value
+        for f in fields(settings)
+        if not f.metadata.get("aside") and (value := getattr(settings, f.name)) != f.metadata.get("neutral", _ABSENT)
+    }
+
+
+def canonical(value: Any) -> str:
+    """One text a value: sorted keys, no spaces, no NaN; nested settings by their own text."""
+    if isinstance(value, Settings):
+        return value.text
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{json.dumps(k)}:{canonical(value[k])}" for k in sorted(value)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    return json.dumps(value, allow_nan=False)
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Make settings from loosely typed values (YAML, command line), each coerced to its field's type.
+
+    Coercion makes `lr: 1` and `lr: 1.0` one id. Raises UserError for unknown or missing keys and wrong types.
+    """
+    hints = _hints(cls)
+    for key in values:
+        if key not in hints:
+            raise UserError(f"unknown key '{where}.{key}'{near(key, hints)}")
+    made = {key: coerce(value, hints[key], f"{where}.{key}") for key, value in values.items()}
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.name not in made and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"'{where}.{f.name}' is missing")
+    return cls(**made)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def coerce(value: Any, to: Any, where: str) -> Any:
+    """`value` as type `to` (bool, int, float, str, tuple, dict, Optional, Settings), or a UserError naming `where`."""
+    origin = get_origin(to)
+    if to is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(to):
+            return None
+        return coerce(value, next(t for t in get_args(to) if t is not type(None)), where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}: {value!r} is not a list")
+        kind = get_args(to)[0]
+        return tuple(coerce(v, kind, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: {value!r} is not a mapping")
+        kind = get_args(to)[1]
+        return {str(k): coerce(v, kind, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(to, type) and issubclass(to, Settings):
+        if isinstance(value, to):
+            return value
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: {value!r} is not a group of settings")
+        return build(to, value, where)
+    return _scalar(value, to, where)
+
+
+def _scalar(value: Any, to: type, where: str) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if to is bool and isinstance(value, bool):
+        return value
+    if to is int and number and value == int(value):
+        return int(value)
+    if to is float and number:
+        return float(value)
+    if to is str and isinstance(value, str):
+        return value
+    if to is str and number:
+        return str(value)
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    listed = "; -m runs a list, one run a value" if isinstance(value, (list, tuple)) else ""
+    raise UserError(f"{where}: {value!r} is not {words.get(to, to.__name__)}{listed}")

@@ -1,0 +1,1 @@
+"""The command line: Hydra at the edge, typed settings below it."""

@@ -1,0 +1,181 @@
+"""Hydra's composition, made cheap for grids.
+
+A real composition costs 40-100 ms, so there is one for each distinct set of group choices; values are then set
+on plain copies of it. Keys that the composition does not have are refused, `+key` included: the YAML files are
+the schema, and the typed settings below check the values.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lthbench.base.errors import UserError, near
+
+Config = dict[str, Any]
+
+
+def conf_dir() -> str:
+    """Where the configuration lies: inside the package (wheel) or beside it (checkout)."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return str(folder)
+    raise UserError("the configuration folder conf/ is missing from this installation")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One parsed override: `key=value`, of a group or of a value."""
+
+    key: str
+    value: Any
+    line: str
+    group: bool
+
+
+class Composer:
+    """Turns override strings into plain configurations."""
+
+    def __init__(self, extra_dir: str | None) -> None:
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        self.loader = hydra.config_loader
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        self.search = [] if extra_dir is None else [f"hydra.searchpath=[file://{os.path.abspath(extra_dir)}]"]
+        self._parsed: dict[str, Override] = {}
+        self._choices: dict[str, Choice] = {}
+        self._bases: dict[tuple[str, ...], Config] = {}
+
+    def parse(self, line: str) -> Override:
+        """Parse one override string."""
+        if line not in self._parsed:
+            try:
+                self._parsed[line] = self.parser.parse_override(line)
+            except HydraException as error:
+                raise UserError(f"cannot read '{line}': {str(error).splitlines()[0]}") from None
+        return self._parsed[line]
+
+    def values(self, line: str) -> list[Choice]:
+        """The choices of an override: one, or one for each value of a sweep."""
+        override = self.parse(line)
+        if override.is_delete():
+            raise UserError(f"'{line}': nothing can be deleted from the settings")
+        key = override.key_or_group
+        if key.startswith("hydra"):
+            raise UserError(f"'{key}' is Hydra's own; here grids and folders are set by -m, out and store")
+        if not override.is_sweep_override():
+            return [self._choice(key, override.value(), line.lstrip("+"))]
+        if not override.is_discrete_sweep():
+            raise UserError(f"{key}: a grid needs discrete values")
+        return [self.choice(f"{key}={text}") for text in override.sweep_string_iterator()]
+
+    def choice(self, line: str) -> Choice:
+        """A single-valued override as a choice."""
+        if line not in self._choices:
+            override = self.parse(line)
+            self._choices[line] = self._choice(override.key_or_group, override.value(), line)
+        return self._choices[line]
+
+    def _choice(self, key: str, value: Any, line: str) -> Choice:
+        return Choice(key, value, line, self.loader.repository.group_exists(key))  # type: ignore[attr-defined]
+
+    def compose(self, choices: Iterable[Choice]) -> Config:
+        """The configuration with these choices; the later one wins."""
+        latest = {choice.key: choice for choice in choices}
+        groups = tuple(sorted(c.line for c in latest.values() if c.group))
+        config = copy.deepcopy(self._base(groups))
+        for choice in latest.values():
+            if not choice.group:
+                _set(config, choice)
+        return config
+
+    def _base(self, groups: tuple[str, ...]) -> Config:
+        if groups not in self._bases:
+            with one_line():
+                composed = self.loader.load_configuration("config", [*groups, *self.search], run_mode=RunMode.RUN)
+                OmegaConf.set_struct(composed, False)
+                composed.pop("hydra")
+                plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+            assert isinstance(plain, dict)
+            self._bases[groups] = {str(k): v for k, v in plain.items()}
+        return self._bases[groups]
+
+
+def _set(config: Config, choice: Choice) -> None:
+    """Set a value that the configuration has; anything else is an unknown key."""
+    *path, last = choice.key.split(".")
+    node: Any = config
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        parts = choice.key.split(".")
+        raise UserError(f"unknown key '{choice.key}'{_nearest(config, parts)}")
+    was = node[last]
+    if isinstance(was, dict) and not isinstance(choice.value, dict):
+        raise UserError(f"'{choice.key}' is a group of settings; say {choice.key}.{next(iter(was), 'name')}=...")
+    node[last] = choice.value
+
+
+def _nearest(config: Config, parts: list[str]) -> str:
+    """The hint for the first part of a key that is unknown."""
+    node: Any = config
+    for part in parts:
+        if not isinstance(node, dict):
+            return ""
+        if part not in node:
+            return near(part, node)
+        node = node[part]
+    return ""
+
+
+@contextmanager
+def composer(extra_dir: str | None) -> Iterator[Composer]:
+    """A composer over this installation's configuration and, before it, a folder of the user's."""
+    if extra_dir is not None and not os.path.isdir(extra_dir):
+        raise UserError(f"--config-dir: no folder '{extra_dir}'")
+    with one_line(), initialize_config_dir(conf_dir(), job_name="lthbench", version_base="1.3"):
+        yield Composer(extra_dir)
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turn Hydra's errors into one line each."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_line(error)) from None
+
+
+def _line(error: BaseException) -> str:
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for link in chain:
+        if isinstance(link, MissingConfigException) and link.options is not None:
+            group, _, option = (link.missing_cfg_file or "").rpartition("/")
+            return f"no option '{option}' in group '{group}'{near(option, link.options)}"
+    for link in chain:
+        if isinstance(link, OmegaConfBaseException) and link.full_key:
+            known = [str(k) for k in link.parent_node] if isinstance(link.parent_node, Iterable) else []
+            kind = type(link).__name__
+            if kind in ("ConfigKeyError", "ConfigAttributeError"):
+                return f"unknown key '{link.full_key}'{near(str(link.key), known)}"
+            return f"{link.full_key}: {str(link.msg or link).splitlines()[0]}"
+    return str(error).splitlines()[0]

@@ -1,0 +1,111 @@
+"""Run what a command line describes: expand, plan, compute, report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lthbench.base.errors import UserError, near
+from lthbench.cli.compose import composer
+from lthbench.cli.grid import Cell, Grid, expand
+from lthbench.engine.store import Store
+from lthbench.report.board import Board, board
+
+LAUNCHERS = ("local",)
+SOUPS = ("none",)
+
+
+def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> int:
+    """Compute a grid and write its leaderboard; returns the exit code."""
+    from lthbench.launch import local
+    from lthbench.report import write
+    from lthbench.tracking import tracker
+    from lthbench.tracking.progress import ProgressBar
+
+    with composer(extra_dir) as compose:
+        grid = expand(compose, overrides, multirun)
+    config = grid.config
+    _supported(config)
+    out, store = folders(config)
+    local.writable(out)
+    local.writable(store.root)
+    runs = grid.experiments
+    seeds = len({cell.seed for cell in grid.cells})
+    say(f"{grid.title}: {len(runs)} runs, {seeds} seed{'s' * (seeds > 1)}, results in {out}")
+    if grid.collapsed:
+        say(f"{grid.collapsed} points of the grid say the same as others and run once")
+    listeners = [ProgressBar(), *tracker(config)]
+    outcome = local.run(runs, store, out, listeners, config["device"], config["threads"])
+    made = leaderboard(grid, overrides, multirun, extra_dir)
+    paths = write.write(made, out / "leaderboards")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    write.terminal(made, console)
+    for path in paths:
+        print(path)
+    if len(runs) == 1 and runs[0].result not in outcome.failed:
+        print(out / "runs" / f"{runs[0].id}.json")
+    for stage, reason in outcome.failed.items():
+        say(f"failed: {stage!r}: {reason}")
+    print(outcome)
+    return 1 if outcome.failed else 0
+
+
+def execute_composed(config: Any) -> None:
+    """One run of Hydra's own multirun (`hydra/launcher=...`), from its composed configuration."""
+    from omegaconf import OmegaConf
+
+    from lthbench.cli.resolve import resolve
+    from lthbench.launch import local
+    from lthbench.programs import experiment
+
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    out, store = folders(plain)
+    outcome = local.run([experiment(resolve(plain, set()))], store, out, [], plain["device"], plain["threads"])
+    print(outcome)
+    if outcome.failed:
+        raise RuntimeError("; ".join(outcome.failed.values()))
+
+
+def folders(config: dict[str, Any]) -> tuple[Path, Store]:
+    """Where results go, and the store."""
+    out = Path(str(config["out"]))
+    return out, Store(Path(str(config["store"])) if config["store"] else out / "store")
+
+
+def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> Board:
+    """The leaderboard of a grid from the results that are there."""
+    out, _ = folders(grid.config)
+    words = [o for o in overrides if not o.startswith(("out=", "store=", "data="))]
+    words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
+    command = f"python -m lthbench {shlex.join(words)}"
+    return board(grid.name, grid.title, results(grid.cells, out / "runs"), command, grid.config["scale"]["name"])
+
+
+def results(cells: Iterable[Cell], runs: Path) -> Iterable[tuple[str, str, dict[str, Any] | None]]:
+    """Label, sparsity and result of each cell; None where there is none."""
+    from lthbench.programs import record
+
+    for cell in cells:
+        path = runs / f"{cell.experiment.id}.json"
+        asked = cell.sparsity if cell.experiment.run.rounds else "0"
+        yield cell.label, asked, record.read(path) if path.exists() else None
+
+
+def _supported(config: dict[str, Any]) -> None:
+    for word, known in (("launcher", LAUNCHERS), ("soup", SOUPS)):
+        name = config[word]["name"]
+        if name not in known:
+            raise UserError(f"{word}: unknown '{name}'{near(name, known)}")
+    threads = config["threads"]
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise UserError(f"threads: {threads!r} is not a whole number of at least 1")
+
+
+def say(text: str) -> None:
+    """A line for the person, not for the pipe."""
+    print(text, file=sys.stderr, flush=True)

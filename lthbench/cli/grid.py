@@ -1,0 +1,146 @@
+"""Grids and tables: a union of small products of overrides, each point an experiment with a label.
+
+A table is a YAML in the group `table`: `settings` hold for every row, a row adds its own (and a `label`), the
+command line's overrides win over both. Its seeds and sparsities are trimmed by the scale.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lthbench.base.errors import UserError, near
+from lthbench.cli.compose import Choice, Composer, Config
+from lthbench.cli.resolve import resolve
+from lthbench.programs import Experiment, experiment
+
+NOT_IN_LABELS = {"seed", "sparsity", "out", "store", "data", "device", "threads", "tracking", "launcher", "only"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a grid: a method at a sparsity with a seed. `sparsity` is what was asked, as text."""
+
+    label: str
+    sparsity: str
+    seed: int
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a command asks for: the composed settings of the command itself, and its cells."""
+
+    name: str
+    title: str
+    config: Config
+    cells: list[Cell]
+    collapsed: int
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """The distinct experiments, in order."""
+        return list({cell.experiment.id: cell.experiment for cell in self.cells}.values())
+
+
+def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
+    """Compose and check every point of a command before anything is computed."""
+    table, rest = _table(composer, overrides)
+    if table is None:
+        for line in rest:
+            if not multirun and len(composer.values(line)) > 1:
+                raise UserError(f"'{line}' is a list where one value belongs; -m runs a grid, one run a value")
+        rows = [Row(_label(composer, rest), {})]
+        top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
+        name, title = "grid", "Grid"
+    else:
+        rows = [Row(row["label"], table["settings"] | row) for row in table["rows"]]
+        top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
+        name, title = table["name"], table["title"]
+        if top["only"] is not None:
+            rows = [row for row in rows if str(top["only"]) in row.label]
+            if not rows:
+                labels = [row["label"] for row in table["rows"]]
+                raise UserError(f"only={top['only']}: no such row in table {name}{near(top['only'], labels)}")
+    scale = top["scale"]
+    if scale["name"] != "paper":
+        name += f".{scale['name']}"
+    cells: dict[tuple[str, str, str], Cell] = {}
+    points = 0
+    for row in rows:
+        for choices in row.points(composer, rest, scale if table is not None else {}):
+            config = composer.compose(choices)
+            explicit = {choice.key for choice in choices}
+            made = experiment(resolve(config, explicit))
+            label = row.label if table is not None else _varied(choices, rest, composer)
+            cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made)
+            cells.setdefault((label, made.id, cell.sparsity if cell.experiment.run.rounds else ""), cell)
+            points += 1
+    return Grid(name, title, top, list(cells.values()), points - len(cells))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One small grid of a table: a label and its overrides by key."""
+
+    label: str
+    settings: dict[str, Any]
+
+    def points(self, composer: Composer, rest: Sequence[str], scale: Config) -> Iterable[tuple[Choice, ...]]:
+        """The product of all axes; the later override of a key wins."""
+        axes: dict[str, list[Choice]] = {}
+        for key, value in self.settings.items():
+            if key != "label":
+                axes[key] = composer.values(f"{key}={'null' if value is None else value}")
+        said = {}
+        for line in rest:
+            values = composer.values(line)
+            said[values[0].key] = values
+        axes |= said
+        for key, most in (("seed", scale.get("seeds")), ("sparsity", scale.get("sparsities"))):
+            if most and key not in said and key in axes:
+                axes[key] = _spread(axes[key], most)
+        return itertools.product(*axes.values())
+
+
+def _spread(values: list[Choice], most: int) -> list[Choice]:
+    """At most so many of the values, evenly spread, the first included."""
+    if len(values) <= most:
+        return values
+    return [values[i * (len(values) - 1) // max(1, most - 1)] for i in range(most)]
+
+
+def _table(composer: Composer, overrides: Sequence[str]) -> tuple[Config | None, list[str]]:
+    """The table that is named (with or without `+`), and the other overrides."""
+    lines = [line for line in overrides if line.lstrip("+").split("=", 1)[0] == "table"]
+    rest = [line for line in overrides if line not in lines]
+    if not lines:
+        return None, rest
+    choices = composer.values(lines[-1])
+    if len(choices) > 1:
+        raise UserError(f"'{lines[-1]}': one table a command")
+    name = choices[0].value
+    if name is None:
+        return None, rest
+    table = composer.compose([composer.choice(f"table={name}")])["table"]
+    for key in table:
+        if key not in ("title", "settings", "rows"):
+            raise UserError(f"table {name}: unknown key '{key}'{near(key, ('title', 'settings', 'rows'))}")
+    for number, row in enumerate(table.get("rows", []), 1):
+        if "label" not in row:
+            raise UserError(f"table {name}: row {number} has no label")
+    return {"settings": {}, "title": name, **table, "name": name}, rest
+
+
+def _label(composer: Composer, rest: Sequence[str]) -> str:
+    return " ".join(line for line in rest if len(composer.values(line)) == 1)
+
+
+def _varied(choices: Iterable[Choice], rest: Sequence[str], composer: Composer) -> str:
+    """What tells a point of a free grid from its neighbours, besides sparsity and seed."""
+    several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
+    varied = [c for c in choices if c.key in several and c.key not in NOT_IN_LABELS]
+    shown = varied or [c for c in choices if c.key not in NOT_IN_LABELS]
+    return " ".join(f"{c.key}={c.value}" for c in shown) or "defaults"

@@ -1,0 +1,196 @@
+"""From a composed configuration to the typed settings of a run: epochs become steps, names become versions.
+
+This is where the scale acts: it multiplies lengths and widths that the command line did not name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from fractions import Fraction
+from typing import Any
+
+from lthbench.base.errors import UserError
+from lthbench.base.settings import build, coerce
+from lthbench.data.sets import SETS, DataSettings, describe_file, standin
+from lthbench.models import ModelSettings, digest
+from lthbench.programs.run import Pruner, Retrain, Rewind, Run
+from lthbench.programs.schedules import Schedule
+from lthbench.pruning.allocation import Allocation
+from lthbench.pruning.criteria import CriterionSettings
+from lthbench.pruning.density import parse_sparsity
+from lthbench.pruning.prunable import known
+from lthbench.training.recipe import Recipe
+
+Config = Mapping[str, Any]
+_RECIPE = (
+    "optimizer", "lr", "batch", "momentum", "nesterov", "betas", "eps", "weight_decay", "decay", "label_smoothing", "clip",
+    "drop_last", "precision",
+)  # fmt: skip
+
+
+def resolve(config: Config, explicit: set[str]) -> Run:
+    """The run that a configuration describes. Raises UserError for whatever the configuration alone shows wrong."""
+    scale = config["scale"]
+    data = _cached(_data, config["dataset"], data_root(config), bool(scale["standin"]))
+    model, initialiser, weights, weights_as, path = _cached(
+        _model, config["model"], data.text, 1.0 if "model.width" in explicit else scale["width"], data
+    )
+    lengths = {"train.epochs", "train.iterations"} & explicit
+    recipe, steps, every = _cached(_train, config["train"], data.text, scale, bool(lengths), data)
+    seed = coerce(config["seed"], int, "seed")
+    sparsity = config["sparsity"]
+    parse_sparsity(sparsity)
+    return Run(
+        model=model,
+        initialiser=initialiser,
+        data=data,
+        recipe=recipe,
+        steps=steps,
+        pruner=_pruner(config["pruner"], seed),
+        allocation=_cached(_allocation, config["allocation"]),
+        prunable=_preset(config["prunable"]),
+        schedule=_cached(_schedule, config["schedule"]),
+        sparsity=str(sparsity),
+        rewind=_cached(_rewind, config["rewind"]),
+        retraining=_cached(_retrain, config["retrain"]),
+        control=config["control"]["name"],
+        select=coerce(config["select"], str, "select"),
+        seed=seed,
+        every=every,
+        weights=weights,
+        weights_as=weights_as,
+        weights_path=path,
+    )
+
+
+def data_root(config: Config) -> str:
+    """Where data sets are looked for."""
+    return str(config["data"] or os.environ.get("LTHBENCH_DATA") or "data")
+
+
+def _cached(function: Callable[..., Any], section: Config, *rest: Any) -> Any:
+    """Call `function(section, ...)` once for each distinct section: a grid repeats most of them."""
+    return _memo(function, json.dumps(section, sort_keys=True, default=str), *[_Frozen(r) for r in rest])
+
+
+class _Frozen:
+    """An argument compared by its text."""
+
+    def __init__(self, value: Any) -> None:
+        self.value, self.text = value, repr(value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+@lru_cache(maxsize=4096)
+def _memo(function: Callable[..., Any], section: str, *rest: _Frozen) -> Any:
+    return function(json.loads(section), *[r.value for r in rest])
+
+
+def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings:
+    name = coerce(section["name"], str, "dataset.name")
+    if name == "???":
+        raise UserError("dataset.name: name the file, dataset=npz dataset.name=FILE.npz")
+    if use_standin and name in SETS:
+        name = standin(name)
+        section |= {"name": name, "version": "official", "validation": min(section["validation"], 64)}
+    if name.endswith(".npz"):
+        found = describe_file(name)
+        section |= {**found, "version": section["version"] or found["version"]}
+    return build(DataSettings, section | {"root": root}, "dataset")
+
+
+def _model(section: dict[str, Any], _: str, width: float, data: DataSettings) -> tuple[Any, ...]:
+    own = ("name", "init", "weights", "weights_as")
+    args = {k: v for k, v in section.items() if k not in own}
+    if "width" in args:
+        args["width"] = coerce(args["width"], float, "model.width") * width
+        if args["width"] <= 0:
+            raise UserError(f"model.width: {args['width']} is not positive")
+    model = ModelSettings.of(coerce(section["name"], str, "model.name"), args, data.shape, data.classes)
+    path = coerce(section["weights"], str | None, "model.weights")
+    sha = digest(path) if path else None
+    initialiser = coerce(section["init"], str, "model.init")
+    return model, initialiser, sha, coerce(section["weights_as"], str, "model.weights_as"), path
+
+
+def _train(section: dict[str, Any], _: str, scale: Config, explicit: bool, data: DataSettings) -> tuple[Recipe, int, int | None]:
+    """The recipe, its length in steps, and the distance of measured points in steps."""
+    schedule = section["schedule"]
+    fake = build(Recipe, {k: section[k] for k in _RECIPE} | {"schedule": {"kind": "constant"}}, "train")
+    per_epoch = fake.steps_per_epoch(data.train_samples)
+    epochs = coerce(section["epochs"], float | None, "train.epochs")
+    iterations = coerce(section["iterations"], int | None, "train.iterations")
+    if (epochs is None) == (iterations is None):
+        raise UserError("train.epochs, train.iterations: one of them is a number, the other null")
+    steps = iterations if iterations is not None else round((epochs or 0) * per_epoch)
+    if steps < 0:
+        raise UserError(f"train.{'epochs' if iterations is None else 'iterations'}: the length is negative")
+    factor = 1.0 if explicit else scale["length"]
+    limit = None if explicit else scale["steps"]
+    scaled = min(max(1, round(steps * factor)), limit or steps) if steps else 0
+
+    def in_steps(value: Any, unit: Any, where: str) -> int:
+        number = coerce(value, float, where)
+        if unit not in ("ratio", "epoch", "iteration"):
+            raise UserError(f"{where}: unit '{unit}' is not ratio, epoch or iteration")
+        of_all = {"ratio": steps, "epoch": per_epoch, "iteration": 1}[unit]
+        return round(number * of_all * (scaled / steps if steps else 1))
+
+    made = {
+        "kind": schedule["kind"],
+        "gamma": schedule["gamma"],
+        "milestones": [in_steps(m, schedule["unit"], "train.schedule.milestones") for m in schedule["milestones"]],
+        "warmup": in_steps(schedule["warmup"], schedule["unit"], "train.schedule.warmup"),
+        "total": scaled if schedule["kind"] in ("cosine", "linear") else 0,
+    }
+    for key in schedule:
+        if key not in (*made, "unit"):
+            raise UserError(f"unknown key 'train.schedule.{key}'")
+    recipe = build(Recipe, {k: section[k] for k in _RECIPE} | {"schedule": made}, "train")
+    every = None
+    if section["evaluate"]["every"] is not None:
+        every = max(1, in_steps(section["evaluate"]["every"], section["evaluate"]["unit"], "train.evaluate.every"))
+    return recipe, scaled, every
+
+
+def _pruner(section: Config, seed: int) -> Pruner:
+    args = {k: v for k, v in section.items() if k not in ("criterion", "program")}
+    name = coerce(section["criterion"], str, "pruner.criterion")
+    return Pruner(CriterionSettings.of(name, args, seed), coerce(section["program"], str, "pruner.program"))
+
+
+def _exact(value: Any, where: str) -> str:
+    """A rate as exact text, one spelling a value."""
+    try:
+        return str(Fraction(str(value)))
+    except ValueError:
+        raise UserError(f"{where}: {value!r} is not a number") from None
+
+
+def _allocation(section: dict[str, Any]) -> Allocation:
+    rates = {kind: _exact(rate, f"allocation.rates.{kind}") for kind, rate in section["rates"].items()}
+    return build(Allocation, section | {"rates": rates}, "allocation")
+
+
+def _schedule(section: dict[str, Any]) -> Schedule:
+    return build(Schedule, section | {"rate": _exact(section["rate"], "schedule.rate")}, "schedule")
+
+
+def _rewind(section: dict[str, Any]) -> Rewind:
+    return build(Rewind, section, "rewind")
+
+
+def _retrain(section: dict[str, Any]) -> Retrain:
+    return build(Retrain, section, "retrain")
+
+
+def _preset(value: Any) -> str:
+    return known(coerce(value, str, "prunable"))

@@ -1,0 +1,60 @@
+"""How sparse a network is, by every count, and how many multiply-adds that leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lthbench.pruning.prunable import prunable
+from lthbench.training.checkpoint import Checkpoint
+
+
+def describe(checkpoint: Checkpoint, preset: str) -> dict[str, Any]:
+    """Sparsity over the prunable weights, all weights (convolutions and linear layers) and all parameters;
+    per-layer counts; multiply-adds dense and nonzero, and the theoretical speed-up, their ratio.
+
+    Multiply-adds: C_in/groups * C_out * k_h * k_w * H_out * W_out for convolutions, in * out for linear layers, for
+    one input; bias, BatchNorm and activations are not counted. Nonzero ones weight each layer by its density.
+    """
+    net = checkpoint.network()
+    mask = checkpoint.mask
+    parameters = dict(net.named_parameters())
+    removed = {name: int((~kept).sum()) for name, kept in mask.items()}
+    weights = [f"{name}.weight" for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    macs = multiply_adds(net, checkpoint.model.shape)
+
+    def count(names: list[str]) -> dict[str, int]:
+        return {"removed": sum(removed.get(n, 0) for n in names), "total": sum(parameters[n].numel() for n in names)}
+
+    dense = sum(macs.values())
+    nonzero = sum(n * (1 - removed.get(name, 0) / parameters[name].numel()) for name, n in macs.items())
+    return {
+        "sparsity": {
+            "prunable": count(list(prunable(net, preset))),
+            "weights": count(weights),
+            "parameters": count(list(parameters)),
+        },
+        "layers": {n: {"kept": p.numel() - removed.get(n, 0), "total": p.numel()} for n, p in parameters.items() if n in mask},
+        "flops": {"dense": dense, "nonzero": round(nonzero), "speedup": dense / nonzero if nonzero else None},
+    }
+
+
+@torch.no_grad()
+def multiply_adds(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """Multiply-adds of each convolution and linear layer for one input, by weight name, from real output shapes."""
+    macs: dict[str, int] = {}
+    handles = []
+    for name, module in net.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+
+            def note(layer: nn.Module, _: Any, out: Tensor, name: str = f"{name}.weight") -> None:
+                positions = out[0, 0].numel() if isinstance(layer, nn.Conv2d) else out[0].numel() // layer.out_features  # type: ignore[operator]
+                macs[name] = macs.get(name, 0) + layer.weight.numel() * positions  # type: ignore[operator,union-attr]
+
+            handles.append(module.register_forward_hook(note))
+    net.eval()(torch.zeros(1, *shape))
+    for handle in handles:
+        handle.remove()
+    return macs

@@ -1,0 +1,40 @@
+"""Accuracy and loss of a network on a split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lthbench.data.stream import Split
+
+BATCH = 1000
+
+
+@torch.no_grad()
+def measure(net: nn.Module, split: Split, per_class: bool = False) -> dict[str, Any]:
+    """Accuracy (0..1) and mean cross-entropy in float32, evaluation mode; `loss` is None if it is not finite.
+
+    The network's mode is left as it was, and no random stream is touched.
+    """
+    was_training = net.training
+    net.eval()
+    device = split.y.device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    right = torch.zeros(len(split), dtype=torch.bool, device=device)
+    classes = 0
+    for begin in range(0, len(split), BATCH):
+        rows = slice(begin, begin + BATCH)
+        logits, y = net(split.batch(rows)), split.y[rows]
+        classes = logits.shape[1]
+        loss += F.cross_entropy(logits, y, reduction="sum").double()
+        right[rows] = logits.argmax(1) == y
+    net.train(was_training)
+    mean = loss.item() / len(split)
+    result: dict[str, Any] = {"accuracy": int(right.sum()) / len(split), "loss": mean if abs(mean) < float("inf") else None}
+    if per_class:
+        total = split.y.bincount(minlength=classes).clamp(min=1)
+        result["per_class"] = (split.y[right].bincount(minlength=classes) / total).tolist()
+    return result

@@ -1,0 +1,92 @@
+"""Run experiments on this machine, in this process.
+
+Before the first stage, whatever needs the model or the data is checked; then the runner computes what the
+store lacks, and each run's JSON is written as soon as its result is there. Workers side by side belong here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lthbench.base.errors import UserError
+from lthbench.engine.plan import Work, plan
+from lthbench.engine.runner import Listener, Outcome, Runner
+from lthbench.engine.store import Damaged, Store
+from lthbench.programs import Experiment, record
+from lthbench.stages import KINDS
+from lthbench.stages.evaluate import Evaluate
+from lthbench.stages.init import Init
+from lthbench.stages.train import Train
+
+
+def run(
+    experiments: Sequence[Experiment], store: Store, out: Path, listeners: Iterable[Listener], device: str, threads: int
+) -> Outcome:
+    """Compute all experiments and write their JSONs below `out`. Raises UserError before the first stage only."""
+    goals = [goal for e in experiments for goal in e.goals]
+    todo = plan(goals, store)
+    if todo:
+        prepare(device, threads)
+        check(todo, device)
+    runs = out / "runs"
+    by_result = {e.result: e for e in experiments}
+    computing = {"device": device, "threads": threads}
+
+    def write_record(event: str, **facts: Any) -> None:
+        if event == "end" and facts["work"].stage in by_result:
+            record.write(runs, record.record(by_result[facts["work"].stage], store, **computing))
+
+    outcome = Runner(store, KINDS, [*listeners, write_record], device).run(goals)
+    for e in experiments:
+        trained_on = e.trajectory in outcome.computed
+        if e.result not in outcome.failed and (trained_on or not (runs / f"{e.id}.json").exists()):
+            try:
+                record.write(runs, record.record(e, store, **computing))
+            except (FileNotFoundError, Damaged) as error:
+                outcome.failed[e.result] = f"its result could not be read: {error}"
+    return outcome
+
+
+def prepare(device: str, threads: int) -> None:
+    """Set up torch in this process. Raises UserError for a device that is not there."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={device} is not here: {str(error).splitlines()[0]}") from None
+
+
+def check(todo: Sequence[Work], device: str) -> None:
+    """Refuse, before anything is computed, models that cannot take their inputs and data that is not there."""
+    from lthbench import models
+    from lthbench.data.read import load
+    from lthbench.models import initialise
+
+    settings = [work.stage.settings for work in todo]
+    for data in {s.data for s in settings if isinstance(s, (Train, Evaluate))}:
+        load(data)
+    for model in {s.model for s in settings if isinstance(s, Init)}:
+        models.check(model)
+    for s in settings:
+        if isinstance(s, Init) and s.path is not None:
+            initialise.given(s.model, s.path)
+        if isinstance(s, Init) and s.initialiser is not None:
+            initialise.known(s.initialiser)
+
+
+def writable(folder: Path) -> None:
+    """Raise a UserError if results cannot be written to a folder; creates nothing that was not there."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"out: '{folder}' cannot be written ('{place}' is {'read-only' if place.is_dir() else 'a file'})")
+
+

@@ -1,0 +1,93 @@
+"""Networks by name.
+
+`MODELS` says where each is built, so that names, versions and arguments are known without importing torch.
+A builder takes `(shape, classes, **arguments)`, with `shape` the (channels, height, width) of one input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lthbench.base.errors import UserError, near
+from lthbench.base.settings import Settings, build
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where a network is built, and the version of its definition (raise it when its numbers change)."""
+
+    module: str
+    version: int
+    what: str
+
+
+MODELS = {
+    "lenet_300_100": Model("lenet", 1, "fully connected 300-100 (LeCun et al. 1998; LTH section 2)"),
+    "lenet_5_caffe": Model("lenet", 1, "two 5x5 convolutions, one hidden layer (Caffe's LeNet-5)"),
+    "resnet_20": Model("resnet", 1, "CIFAR ResNet of 20 layers (He et al. 2016, section 4.2)"),
+}
+
+
+@dataclass(frozen=True)
+class ModelSettings(Settings):
+    """An architecture: name, arguments, and the input and output sizes it is built for."""
+
+    name: str
+    version: int
+    args: dict[str, Any]
+    shape: tuple[int, ...]
+    classes: int
+
+    @classmethod
+    def of(cls, name: str, args: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> ModelSettings:
+        """Settings of a known model. Raises UserError for an unknown name."""
+        if name not in MODELS:
+            raise UserError(f"unknown model '{name}'{near(name, MODELS)}")
+        return cls(name, MODELS[name].version, dict(args), shape, classes)
+
+    @classmethod
+    def restored(cls, record: Mapping[str, Any]) -> ModelSettings:
+        """Settings from their spelled-out form."""
+        return build(cls, record, "model")
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+def create(model: ModelSettings) -> nn.Module:
+    """The network, with weights as its constructor leaves them. Raises UserError if it cannot take the shape."""
+    builder = getattr(import_module(f"lthbench.models.{MODELS[model.name].module}"), model.name)
+    net: nn.Module = builder(tuple(model.shape), model.classes, **model.args)
+    return net
+
+
+def check(model: ModelSettings) -> None:
+    """Raise a UserError unless the network can be built and takes inputs of its shape; computes nothing."""
+    import torch
+
+    size = "x".join(map(str, model.shape))
+    try:
+        with torch.device("meta"):
+            net = create(model).eval()
+            out = net(torch.zeros(1, *model.shape))
+    except (RuntimeError, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"model {model.name} cannot take inputs of {size}: {str(error).splitlines()[0]}") from None
+    if tuple(out.shape) != (1, model.classes):
+        raise UserError(f"model {model.name} gives {tuple(out.shape)[1:]} for inputs of {size}, not {model.classes} classes")
+
+
+def digest(path: str) -> str:
+    """sha256 of a file with weights. Raises UserError if there is none."""
+    if not Path(path).is_file():
+        raise UserError(f"model.weights: no file '{path}'")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

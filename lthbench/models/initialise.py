@@ -1,0 +1,107 @@
+"""Initial weights: published initialisers, and weights from a file."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lthbench.base.errors import UserError, near
+from lthbench.base.seeds import derive
+from lthbench.models import ModelSettings, create
+
+INITIALISERS = ("pytorch", "kaiming_normal", "kaiming_normal_fan_out", "glorot_normal", "variance_scaling")
+
+
+def fresh(model: ModelSettings, scheme: str, seed: int, index: int) -> nn.Module:
+    """A network with new weights from the stream (seed, init, index); the global generator is left as it was.
+
+    scheme, for convolutions and linear layers (biases 0; normalisation layers 1 and 0):
+    `pytorch` as the layers come; `kaiming_normal` (gain sqrt 2, fan in) and `_fan_out`; `glorot_normal`;
+    `variance_scaling`, TensorFlow's default (truncated normal, scale 1, fan in).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "init", index))
+        net = create(model)
+        if scheme != "pytorch":
+            for module in net.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    _draw(module.weight, scheme)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+    return net
+
+
+def _draw(weight: Tensor, scheme: str) -> None:
+    if scheme == "kaiming_normal":
+        nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu")
+    elif scheme == "kaiming_normal_fan_out":
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+    elif scheme == "glorot_normal":
+        nn.init.xavier_normal_(weight)
+    else:
+        std = math.sqrt(1 / nn.init._calculate_fan_in_and_fan_out(weight)[0]) / 0.87962566103423978
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def given(model: ModelSettings, path: str) -> nn.Module:
+    """A network with the weights of a file: safetensors, or a PyTorch state dict (nothing else is unpickled).
+
+    Wrappers (`state_dict`, `model`) and a prefix common to all names (`module.`) are taken off.
+    Raises UserError naming the first name or shape that does not fit.
+    """
+    net = create(model)
+    weights = _unwrap(_load(path))
+    wanted = net.state_dict()
+    for name, tensor in wanted.items():
+        if name not in weights:
+            if name.endswith("num_batches_tracked"):
+                weights[name] = tensor
+                continue
+            raise UserError(f"model.weights: '{path}' has no '{name}', which {model.name} needs")
+        if weights[name].shape != tensor.shape:
+            raise UserError(
+                f"model.weights: '{name}' is {tuple(weights[name].shape)} in '{path}', {tuple(tensor.shape)} in {model.name}"
+            )
+    if extra := next((name for name in weights if name not in wanted), None):
+        raise UserError(f"model.weights: '{path}' holds '{extra}', which {model.name} has not")
+    net.load_state_dict(weights)
+    return net
+
+
+def _load(path: str) -> dict[str, Tensor]:
+    if path.endswith(".safetensors"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"model.weights: '{path}' is not a safetensors file: {error}") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"model.weights: '{path}' is no plain state dict: {first}") from None
+    while isinstance(loaded, dict):
+        inner = next((loaded[k] for k in ("state_dict", "model") if isinstance(loaded.get(k), dict)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise UserError(f"model.weights: '{path}' is no state dict of tensors")
+    return loaded
+
+
+def _unwrap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in ("module.", "model.", "_orig_mod."):
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name[len(prefix) :]: tensor for name, tensor in weights.items()}
+    return weights
+
+
+def known(scheme: str) -> None:
+    """Raise a UserError unless this is the name of an initialiser."""
+    if scheme not in INITIALISERS:
+        raise UserError(f"model.init: unknown '{scheme}'{near(scheme, INITIALISERS)}")

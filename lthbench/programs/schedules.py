@@ -1,0 +1,62 @@
+"""Rounds of prune-and-retrain: what density each round leaves, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from lthbench.base.errors import UserError, near
+from lthbench.base.settings import Settings
+from lthbench.pruning.density import Density, rooted
+
+SCHEDULES = {
+    "oneshot": "one round",
+    "iterative": "each round removes `rate` of what is left, the last one less, to hit the target (LTH)",
+    "geometric": "`rounds` rounds with equal factors",
+}
+
+
+@dataclass(frozen=True)
+class Schedule(Settings):
+    """`rate`: the share of what is left that a round removes, as exact text; `rounds` for `geometric`."""
+
+    name: str
+    rate: str = "0.2"
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise UserError(f"schedule: unknown '{self.name}'{near(self.name, SCHEDULES)}")
+        try:
+            valid = 0 < Fraction(self.rate) < 1
+        except ValueError:
+            valid = False
+        if not valid:
+            raise UserError(f"schedule.rate: '{self.rate}' is not a number in 0 < r < 1")
+        if self.rounds < 1:
+            raise UserError(f"schedule.rounds: {self.rounds} is less than 1")
+
+    def densities(self, target: Fraction | int) -> list[Density]:
+        """The density after each round for a sparsity, or for exactly `target` rounds (`level:n`); none: dense.
+
+        Iterative densities are (1 - rate)^r, so that a deeper target contains the rounds of a shallower one.
+        """
+        stays = 1 - Fraction(self.rate)
+        if isinstance(target, int):
+            if self.name == "geometric":
+                raise UserError("sparsity=level:n needs schedule=iterative or oneshot; geometric counts its own rounds")
+            levels = [Density(stays**r) for r in range(1, target + 1)]
+            return levels if self.name == "iterative" else levels[-1:]
+        density = 1 - target
+        if density == 1:
+            return []
+        if self.name == "oneshot":
+            return [Density(density)]
+        if self.name == "geometric":
+            return [rooted(density, r, self.rounds) for r in range(1, self.rounds + 1)]
+        rounds = []
+        left = stays
+        while left > density:
+            rounds.append(Density(left))
+            left *= stays
+        return [*rounds, Density(density)]

@@ -1,0 +1,1 @@
+"""What is removed: which weights count, scores, allocations, and masks with exact counts."""

@@ -1,0 +1,53 @@
+"""Which weights are counted and pruned: presets, one for each convention of the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from lthbench.base.errors import UserError, near
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Weight(NamedTuple):
+    """A parameter that may be pruned. kind: `conv`, `linear`, or `output` for the last linear layer."""
+
+    parameter: nn.Parameter
+    kind: str
+
+
+PRESETS: dict[str, tuple[str, Callable[[str, Weight], bool]]] = {
+    "weights": ("all weights of convolutions and linear layers (most papers)", lambda name, w: True),
+    "conv": ("convolutions only (Rethinking, PrAC)", lambda name, w: w.kind == "conv"),
+    "conv_3x3": (
+        "convolutions larger than 1x1 (LTH section 4: no shortcuts, no output)",
+        lambda name, w: w.kind == "conv" and w.parameter.shape[2:] != (1, 1),
+    ),
+    "no_output": ("all weights but the output layer's (open_lth's LeNet)", lambda name, w: w.kind != "output"),
+}
+
+
+def known(preset: str) -> str:
+    """The preset, or a UserError that names the nearest one."""
+    if preset not in PRESETS:
+        raise UserError(f"prunable: unknown preset '{preset}'{near(preset, PRESETS)}")
+    return preset
+
+
+def prunable(net: nn.Module, preset: str) -> dict[str, Weight]:
+    """The prunable weights by parameter name, in the order of the network's modules (ties depend on it)."""
+    from torch import nn
+
+    layers = [(name, m) for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    last = next((name for name, m in reversed(layers) if isinstance(m, nn.Linear)), None)
+    found = {}
+    for name, module in layers:
+        kind = "conv" if isinstance(module, nn.Conv2d) else "output" if name == last else "linear"
+        weight = Weight(module.weight, kind)
+        if PRESETS[preset][1](name, weight):
+            found[f"{name}.weight"] = weight
+    if not found:
+        raise UserError(f"prunable={preset}: this network has no such weights")
+    return found

@@ -1,0 +1,124 @@
+"""A leaderboard as Markdown, CSV, a picture, and in the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lthbench.report.board import Board, Entry
+
+WIDE = 8  # more sparsities than this stand in rows
+
+
+def write(board: Board, folder: Path) -> list[Path]:
+    """Write `<name>.md`, `.csv` and `.png`; returns their paths."""
+    from lthbench.report.plot import plot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{board.name}.{kind}" for kind in ("md", "csv", "png")]
+    _replace(paths[1], table_csv(board).encode())
+    if any(e.runs for e in board.entries):
+        _replace(paths[2], plot(board))
+    else:
+        paths.pop()
+    _replace(paths[0], markdown(board).encode())
+    return paths
+
+
+def grid(board: Board) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the page's table: methods by sparsities, or the other way round where those are many."""
+    columns = board.columns
+    texts = {(e.label, e.asked): e.text() for e in board.entries}
+    if len(columns) <= WIDE:
+        head = ["method", *map(board.column_title, columns)]
+        return head, [[label, *(texts.get((label, c), "") for c in columns)] for label in board.labels]
+    head = ["sparsity", *board.labels]
+    return head, [[board.column_title(c), *(texts.get((label, c), "") for label in board.labels)] for c in columns]
+
+
+def markdown(board: Board) -> str:
+    """The page."""
+    head, rows = grid(board)
+    lines = [f"# {board.title}", ""]
+    if board.scale != "paper":
+        lines += [f"**Scale {board.scale}: not the published setting.**", ""]
+    lines += [
+        f"Test accuracy in percent, mean ± standard deviation over seeds (n = {board.seeds()}). "
+        "Sparsity is the share of the prunable weights that was removed.",
+        "",
+        *_pipe_table(head, rows),
+        "",
+        f"![accuracy against sparsity]({board.name}.png)",
+        "",
+        *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
+        f"    {board.command}",
+        "",
+        *_made_with(board),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _made_with(board: Board) -> list[str]:
+    runs = [run for e in board.entries for run in e.runs]
+    made = sorted({_environment(run["environment"]) for run in runs})
+    return [f"Made with {'; '.join(made)}."] if made else []
+
+
+def _environment(e: dict[str, object]) -> str:
+    return f"lthbench {e['lthbench']}, torch {e['torch']}, {e['device']} ({e['processor']}, {e['threads']} thread(s))"
+
+
+def _pipe_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, rows)]
+
+
+def table_csv(board: Board) -> str:
+    """One line a cell, deterministic columns only."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["method", "asked", "sparsity", "n", "accuracy_mean", "accuracy_sd", "accuracies", "diverged", "runs"])
+    for e in board.entries:
+        numbers = [repr(round(x, 6)) if math.isfinite(x) else "" for x in (e.mean, e.sd)]
+        each = " ".join(f"{a:.4f}" for a in e.accuracies)
+        sparsity = "" if e.sparsity is None else f"{e.sparsity:.6f}"
+        runs = " ".join(run["id"] for run in e.runs)
+        writer.writerow([e.label, e.asked, sparsity, len(e.runs), *numbers, each, e.diverged, runs])
+    return out.getvalue()
+
+
+def terminal(board: Board, console: Console) -> None:
+    """Print the leaderboard."""
+    head, rows = grid(board)
+    best = _best(board)
+    table = Table(title=f"{board.title}: test accuracy, %, n = {board.seeds()}", title_justify="left")
+    table.add_column(head[0], overflow="fold")
+    for column in head[1:]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row[0], *(f"[bold]{cell}[/bold]" if cell and cell in best else cell for cell in row[1:]))
+    console.print(table)
+
+
+def _best(board: Board) -> set[str]:
+    """The texts of the best cell of each sparsity, where there are several methods to compare."""
+    best = set()
+    for column in board.columns:
+        entries: list[Entry] = [e for e in board.entries if e.asked == column and e.runs]
+        if len(entries) > 1:
+            best.add(max(entries, key=lambda e: e.mean).text())
+    return best
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(data)
+    os.replace(part, path)

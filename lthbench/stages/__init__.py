@@ -1,0 +1,9 @@
+"""The operations that every paper here is made of. KINDS is what the runner needs of them.
+
+A kind is one file: its settings, its version (raise it when its numbers change), a constructor that gives the
+stage's name, and `compute`, which makes the result. Constructors are pure and import no torch.
+"""
+
+from lthbench.stages import evaluate, init, prune, train
+
+KINDS = {module.KIND: module.compute for module in (init, train, prune, evaluate)}

@@ -1,0 +1,1 @@
+"""How a network is trained: recipes, learning-rate series, checkpoints and the one loop."""

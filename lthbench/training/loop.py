@@ -1,0 +1,129 @@
+"""The training loop: flat, one screen, and the same bits wherever it is stopped and resumed.
+
+What is pruned stays zero because its gradient is: the start and its optimiser state are masked once, then
+gradients are multiplied by the mask after every backward pass. Zero weight, zero gradient, zero momentum is
+a fixed point of SGD, Adam and AdamW, with weight decay too, so neither weights nor moments need a second
+multiplication (and gradient clipping sees only what is trained).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lthbench.base.seeds import derive
+from lthbench.data.stream import TrainingStream
+from lthbench.training.checkpoint import Checkpoint, Tensors, part
+from lthbench.training.recipe import Recipe
+
+
+class Trajectory:
+    """A training run in motion: `run(until)`, then ask for its `checkpoint()` or `moments()`.
+
+    Steps are counted on the dense schedule: a run that is at `step`, having begun at `first`, draws the batches
+    and learning rates of that position. `moments` holds the optimiser state to go on with, or is empty for a fresh optimiser.
+    """
+
+    def __init__(
+        self,
+        start: Checkpoint,
+        moments: Tensors,
+        recipe: Recipe,
+        stream: TrainingStream,
+        step: int,
+        first: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.model, self.recipe, self.stream, self.step, self.first = start.model, recipe, stream, step, first
+        self.device, self.diverged_at = device, start.diverged_at
+        self.mask = {k: v.to(device) for k, v in start.mask.items()}
+        self.net = start.network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parameters = dict(self.net.named_parameters())
+        self._masked = [parameters[name] for name in self.mask]
+        self._masks = [_like(parameters[name], kept) for name, kept in self.mask.items()]
+        self.optimizer = _optimizer(self.net, recipe)
+        self._drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.net.modules())
+        self._loss = moments.get("loss", torch.zeros(())).to(device)  # summed since the epoch began
+        for name, parameter in parameters.items():
+            if state := part(moments, name):
+                kept = _like(parameter, self.mask[name]) if name in self.mask else None
+                self.optimizer.state[parameter] = {
+                    key: value.to(device) if value.dim() == 0 else _like(parameter, value) * (1 if kept is None else kept)
+                    for key, value in state.items()
+                }
+
+    def run(self, until: int) -> None:
+        """Train until `until` steps are done. Nothing in here waits for the device."""
+        net, recipe, optimizer, stream = self.net, self.recipe, self.optimizer, self.stream
+        cast: Any = nullcontext()
+        if recipe.precision == "bf16":
+            cast = torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+        net.train()
+        for step in range(self.step, until):
+            if step % stream.steps_per_epoch == 0:
+                self._loss = torch.zeros((), device=self.device)
+            if self._drops:
+                torch.manual_seed(derive(stream.seed, "dropout", *stream.index, step))
+            lr = recipe.lr_at(step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            x, y = stream.batch(step)
+            with cast:
+                loss = F.cross_entropy(net(x), y, label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self._masks:
+                torch._foreach_mul_([p.grad for p in self._masked], self._masks)
+            if recipe.clip:
+                nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+            optimizer.step()
+            self._loss += loss.detach()
+        self.step = max(self.step, until)
+
+    def epoch_loss(self) -> float:
+        """Mean training loss of the current epoch so far (of the last one at its end)."""
+        done = min((self.step - 1) % self.stream.steps_per_epoch + 1, self.step - self.first)
+        return self._loss.item() / done
+
+    def check(self) -> None:
+        """Note divergence; asked at the ends of epochs only, so that it depends on nothing but the run."""
+        if self.diverged_at is None and not math.isfinite(self._loss.item()):
+            self.diverged_at = self.step
+
+    def checkpoint(self) -> Checkpoint:
+        """Weights, buffers and mask at the present step."""
+        return Checkpoint.of(self.model, self.net, self.mask, self.diverged_at)
+
+    def moments(self) -> Tensors:
+        """The optimiser's state by parameter name, and the loss summed since the epoch began."""
+        names = {parameter: name for name, parameter in self.net.named_parameters()}
+        tensors = {"loss": self._loss}
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{names[parameter]}/{key}"] = value
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _like(parameter: Tensor, values: Tensor) -> Tensor:
+    """`values` as the parameter is: its device, dtype and memory format."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(values)
+
+
+def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The fused optimiser of a recipe."""
+    parameters = list(net.parameters())
+    decayed = [p for p in parameters if recipe.decay == "all" or p.dim() > 1]
+    spared = [p for p in parameters if recipe.decay == "weights" and p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]
+    if spared:
+        groups.append({"params": spared, "weight_decay": 0.0})
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, betas=recipe.betas[:2], eps=recipe.eps, fused=True)  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""A training recipe: everything that decides a training run besides its start, mask, data and seed.
+
+The length is no part of it (only cosine and linear schedules know their end): training longer is the same
+trajectory, asked at a later step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lthbench.base.errors import UserError, near
+from lthbench.base.settings import Settings
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "step", "cosine", "linear")
+PRECISIONS = ("float32", "bf16")
+
+
+def one_of(value: str, words: tuple[str, ...], where: str) -> None:
+    """Raise a UserError unless `value` is one of `words`."""
+    if value not in words:
+        raise UserError(f"{where}: unknown choice '{value}'{near(value, words)}")
+
+
+@dataclass(frozen=True)
+class LrSchedule(Settings):
+    """The learning rate as a function of the step; steps are optimiser steps.
+
+    Warm-up rises linearly from 0; then `constant`, `step` (times gamma from each milestone on), `cosine` or
+    `linear` (to 0 at step `total`).
+    """
+
+    kind: str
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    warmup: int = 0
+    total: int = 0
+
+    def factor(self, step: int) -> float:
+        """What the base learning rate is multiplied with at `step` (0 for the first)."""
+        if step < self.warmup:
+            return step / self.warmup
+        if self.kind == "step":
+            return self.gamma ** sum(step >= m for m in self.milestones)
+        if self.kind == "constant":
+            return 1.0
+        done = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
+        return (1 + math.cos(math.pi * done)) / 2 if self.kind == "cosine" else 1 - done
+
+
+@dataclass(frozen=True)
+class Recipe(Settings):
+    """Optimiser, learning rate, batches and loss.
+
+    `decay` says what weight decay acts on: `all` parameters or only `weights` (not biases, not BatchNorm).
+    `clip` bounds the gradient norm (0: off). `precision` is float32 or bf16 (autocast; weights stay float32).
+    """
+
+    optimizer: str
+    lr: float
+    batch: int
+    schedule: LrSchedule
+    momentum: float = 0.0
+    nesterov: bool = False
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay: str = "all"
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    drop_last: bool = False
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        one_of(self.optimizer, OPTIMIZERS, "train.optimizer")
+        one_of(self.precision, PRECISIONS, "train.precision")
+        one_of(self.schedule.kind, SCHEDULES, "train.schedule.kind")
+        one_of(self.decay, ("all", "weights"), "train.decay")
+        if self.batch < 1:
+            raise UserError(f"train.batch: {self.batch} is less than 1")
+        if self.lr < 0:
+            raise UserError(f"train.lr: {self.lr} is negative")
+        if self.nesterov and not self.momentum:
+            raise UserError("train.nesterov needs train.momentum > 0")
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step `step` (0 for the first)."""
+        return self.lr * self.schedule.factor(step)
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Optimiser steps in one pass over `samples`."""
+        steps = samples // self.batch if self.drop_last else -(-samples // self.batch)
+        if not steps:
+            raise UserError(f"train.batch: {self.batch} is larger than the {samples} training samples")
+        return steps
