@@ -77,7 +77,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Coercion makes `lr: 1` and `lr: 1.0` one id. Raises UserError for unknown or missing keys and wrong types.
     """
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     for key in values:
         if key not in hints:
             raise UserError(f"unknown key '{where}.{key}'{near(key, hints)}")

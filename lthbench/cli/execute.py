@@ -13,6 +13,7 @@ from rich.console import Console
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
 from lthbench.cli.grid import Cell, Grid, expand
+from lthbench.engine.runner import Listener
 from lthbench.engine.store import Store
 from lthbench.report.board import Board, board
 
@@ -39,7 +40,7 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     say(f"{grid.title}: {len(runs)} runs, {seeds} seed{'s' * (seeds > 1)}, results in {out}")
     if grid.collapsed:
         say(f"{grid.collapsed} points of the grid say the same as others and run once")
-    listeners = [ProgressBar(), *tracker(config)]
+    listeners: list[Listener] = [ProgressBar(), *tracker(config)]
     outcome = local.run(runs, store, out, listeners, config["device"], config["threads"])
     made = leaderboard(grid, overrides, multirun, extra_dir)
     paths = write.write(made, out / "leaderboards")

@@ -1,7 +1,8 @@
 """Grids and tables: a union of small products of overrides, each point an experiment with a label.
 
-A table is a YAML in the group `table`: `settings` hold for every row, a row adds its own (and a `label`), the
-command line's overrides win over both. Its seeds and sparsities are trimmed by the scale.
+A table is a YAML in the group `table`: `settings` hold for every row; the command line's overrides win over
+them; what a row itself sets wins over both, because that is what its `label` says. The scale trims the table's
+seeds and sparsities unless the command line names them.
 """
 
 from __future__ import annotations
@@ -52,27 +53,28 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
         for line in rest:
             if not multirun and len(composer.values(line)) > 1:
                 raise UserError(f"'{line}' is a list where one value belongs; -m runs a grid, one run a value")
-        rows = [Row(_label(composer, rest), {})]
+        rows = [Row("", {}, {})]
         top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
         name, title = "grid", "Grid"
     else:
-        rows = [Row(row["label"], table["settings"] | row) for row in table["rows"]]
+        rows = [Row(row.pop("label"), table["settings"], row) for row in table["rows"]]
         top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
         name, title = table["name"], table["title"]
         if top["only"] is not None:
-            rows = [row for row in rows if str(top["only"]) in row.label]
-            if not rows:
-                labels = [row["label"] for row in table["rows"]]
+            chosen = [row for row in rows if str(top["only"]) in row.label]
+            if not chosen:
+                labels = [row.label for row in rows]
                 raise UserError(f"only={top['only']}: no such row in table {name}{near(top['only'], labels)}")
+            rows = chosen
     scale = top["scale"]
     if scale["name"] != "paper":
         name += f".{scale['name']}"
+    explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
     cells: dict[tuple[str, str, str], Cell] = {}
     points = 0
     for row in rows:
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
-            explicit = {choice.key for choice in choices}
             made = experiment(resolve(config, explicit))
             label = row.label if table is not None else _varied(choices, rest, composer)
             cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made)
@@ -83,22 +85,21 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
 
 @dataclass(frozen=True)
 class Row:
-    """One small grid of a table: a label and its overrides by key."""
+    """One small grid of a table: a label, the table's settings, and the row's own, each by key."""
 
     label: str
     settings: dict[str, Any]
+    own: dict[str, Any]
 
     def points(self, composer: Composer, rest: Sequence[str], scale: Config) -> Iterable[tuple[Choice, ...]]:
-        """The product of all axes; the later override of a key wins."""
-        axes: dict[str, list[Choice]] = {}
-        for key, value in self.settings.items():
-            if key != "label":
-                axes[key] = composer.values(f"{key}={'null' if value is None else value}")
-        said = {}
-        for line in rest:
-            values = composer.values(line)
-            said[values[0].key] = values
-        axes |= said
+        """The product of all axes: settings, then the command line, then the row's own."""
+
+        def axis(key: str, value: Any) -> list[Choice]:
+            return composer.values(f"{key}={'null' if value is None else value}")
+
+        said = {values[0].key: values for values in map(composer.values, rest)}
+        axes = {key: axis(key, value) for key, value in self.settings.items()} | said
+        axes |= {key: axis(key, value) for key, value in self.own.items()}
         for key, most in (("seed", scale.get("seeds")), ("sparsity", scale.get("sparsities"))):
             if most and key not in said and key in axes:
                 axes[key] = _spread(axes[key], most)
@@ -132,10 +133,6 @@ def _table(composer: Composer, overrides: Sequence[str]) -> tuple[Config | None,
         if "label" not in row:
             raise UserError(f"table {name}: row {number} has no label")
     return {"settings": {}, "title": name, **table, "name": name}, rest
-
-
-def _label(composer: Composer, rest: Sequence[str]) -> str:
-    return " ".join(line for line in rest if len(composer.values(line)) == 1)
 
 
 def _varied(choices: Iterable[Choice], rest: Sequence[str], composer: Composer) -> str:

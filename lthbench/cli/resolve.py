@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from lthbench.base.errors import UserError
@@ -26,8 +26,8 @@ from lthbench.training.recipe import Recipe
 
 Config = Mapping[str, Any]
 _RECIPE = (
-    "optimizer", "lr", "batch", "momentum", "nesterov", "betas", "eps", "weight_decay", "decay", "label_smoothing", "clip",
-    "drop_last", "precision",
+    "optimizer", "lr", "batch", "momentum", "nesterov", "betas", "eps", "weight_decay", "decay", "label_smoothing",
+    "clip", "drop_last", "precision",
 )  # fmt: skip
 
 
@@ -121,7 +121,9 @@ def _model(section: dict[str, Any], _: str, width: float, data: DataSettings) ->
     return model, initialiser, sha, coerce(section["weights_as"], str, "model.weights_as"), path
 
 
-def _train(section: dict[str, Any], _: str, scale: Config, explicit: bool, data: DataSettings) -> tuple[Recipe, int, int | None]:
+def _train(
+    section: dict[str, Any], _: str, scale: Config, explicit: bool, data: DataSettings
+) -> tuple[Recipe, int, int | None]:
     """The recipe, its length in steps, and the distance of measured points in steps."""
     schedule = section["schedule"]
     fake = build(Recipe, {k: section[k] for k in _RECIPE} | {"schedule": {"kind": "constant"}}, "train")

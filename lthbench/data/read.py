@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +54,17 @@ def load(settings: DataSettings) -> Arrays:
     return _load(settings.name, settings.version, settings.root, settings.download)
 
 
+def found(name: str, root: str) -> str | None:
+    """The version of a data set that lies in a folder; None where there is none."""
+    if name.startswith("standin_"):
+        return "official"
+    try:
+        arrays = _READERS[name](Path(root))
+    except UserError as error:
+        return str(error)
+    return None if arrays is None else _version(name, arrays, Path(root))
+
+
 @lru_cache(maxsize=2)
 def _load(name: str, version: str, root: str, download: bool) -> Arrays:
     if name.endswith(".npz"):
@@ -63,7 +75,7 @@ def _load(name: str, version: str, root: str, download: bool) -> Arrays:
         return _standin(name)
     if download:
         _download(name, Path(root))
-    arrays = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}[name](Path(root))
+    arrays = _READERS[name](Path(root))
     if arrays is None:
         get = SETS[name].get.replace("{data}", root)
         raise UserError(f"data set {name} is not in '{root}'; it needs {get}")
@@ -127,7 +139,7 @@ def _idx(path: Path) -> Bytes:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
     except (OSError, EOFError, ValueError, IndexError) as error:
         raise UserError(f"data set mnist: '{path}' is damaged: {error}") from None
 
@@ -191,3 +203,6 @@ def _download(name: str, root: Path) -> None:
             kind(str(root), train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(f"data set {name} could not be downloaded to '{root}': {error}") from None
+
+
+_READERS: dict[str, Callable[[Path], Arrays | None]] = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}

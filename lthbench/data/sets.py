@@ -36,7 +36,11 @@ class DataSet:
 
 SETS = {
     "digits": DataSet(
-        (1, 8, 8), 10, {"official": Version(1437, 360, None)}, "scikit-learn's 8x8 digits; every fifth is test", "built in"
+        (1, 8, 8),
+        10,
+        {"official": Version(1437, 360, None)},
+        "scikit-learn's 8x8 digits; every fifth is test",
+        "built in",
     ),
     "mnist": DataSet(
         (1, 28, 28),
@@ -69,7 +73,9 @@ SETS = {
 }
 
 _STANDIN = {
-    f"standin_{name}": DataSet(s.shape, s.classes, {"official": Version(512, 256, None)}, f"made-up images of {name}'s shape")
+    f"standin_{name}": DataSet(
+        s.shape, s.classes, {"official": Version(512, 256, None)}, f"made-up images of {name}'s shape"
+    )
     for name, s in SETS.items()
 }
 SETS |= _STANDIN
@@ -127,20 +133,23 @@ class DataSettings(Settings):
         if self.name in SETS:
             known = SETS[self.name]
             if self.version not in known.versions:
-                raise UserError(f"dataset.version: {self.name} has no '{self.version}'{near(self.version, known.versions)}")
-            for name, value in (
-                ("shape", known.shape),
-                ("classes", known.classes),
-                ("samples", known.versions[self.version].train),
-            ):
-                object.__setattr__(self, name, value)
+                raise UserError(
+                    f"dataset.version: {self.name} has no '{self.version}'{near(self.version, known.versions)}"
+                )
+            object.__setattr__(self, "shape", known.shape)
+            object.__setattr__(self, "classes", known.classes)
+            object.__setattr__(self, "samples", known.versions[self.version].train)
         if not 0 <= self.validation < self.samples:
-            raise UserError(f"dataset.validation: {self.validation} is not between 0 and the {self.samples} training images")
+            raise UserError(
+                f"dataset.validation: {self.validation} is not between 0 and the {self.samples} training images"
+            )
         if self.split_seed < 0:
             raise UserError(f"dataset.split_seed: {self.split_seed} is negative")
         channels = self.shape[0]
         if self.normalise.kind not in ("channel", "image", "unit"):
-            raise UserError(f"dataset.normalise.kind: unknown '{self.normalise.kind}'; choose from channel, image, unit")
+            raise UserError(
+                f"dataset.normalise.kind: unknown '{self.normalise.kind}'; choose from channel, image, unit"
+            )
         for name, value in (("mean", self.normalise.mean), ("std", self.normalise.std)):
             if self.normalise.kind == "channel" and len(value) not in (1, channels):
                 raise UserError(f"dataset.normalise.{name}: {len(value)} values for {channels} channels")

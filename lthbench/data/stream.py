@@ -80,7 +80,13 @@ class TrainingStream:
     """
 
     def __init__(
-        self, data: DataSettings, size: int, steps_per_epoch: int, seed: int, index: tuple[int, ...], device: str = "cpu"
+        self,
+        data: DataSettings,
+        size: int,
+        steps_per_epoch: int,
+        seed: int,
+        index: tuple[int, ...],
+        device: str = "cpu",
     ) -> None:
         self.split = split(data, "train", device)
         self.augment, self.seed, self.index, self.device = data.augment, seed, index, device

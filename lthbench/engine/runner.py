@@ -125,7 +125,9 @@ class Runner:
             cost = self.store.read_json(work.stage.id, "cost.json")
         except (FileNotFoundError, Damaged):
             cost = []
-        cost.append({"seconds": round(seconds, 3), "from": work.resume, "device": self.device, "host": socket.gethostname()})
+        cost.append(
+            {"seconds": round(seconds, 3), "from": work.resume, "device": self.device, "host": socket.gethostname()}
+        )
         self.store.write_json(work.stage, "cost.json", cost)
 
     def _fail(self, stage: Stage, error: Exception, outcome: Outcome) -> None:

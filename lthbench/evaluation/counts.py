@@ -36,7 +36,9 @@ def describe(checkpoint: Checkpoint, preset: str) -> dict[str, Any]:
             "weights": count(weights),
             "parameters": count(list(parameters)),
         },
-        "layers": {n: {"kept": p.numel() - removed.get(n, 0), "total": p.numel()} for n, p in parameters.items() if n in mask},
+        "layers": {
+            n: {"kept": p.numel() - removed.get(n, 0), "total": p.numel()} for n, p in parameters.items() if n in mask
+        },
         "flops": {"dense": dense, "nonzero": round(nonzero), "speedup": dense / nonzero if nonzero else None},
     }
 
@@ -49,9 +51,9 @@ def multiply_adds(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     for name, module in net.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
 
-            def note(layer: nn.Module, _: Any, out: Tensor, name: str = f"{name}.weight") -> None:
-                positions = out[0, 0].numel() if isinstance(layer, nn.Conv2d) else out[0].numel() // layer.out_features  # type: ignore[operator]
-                macs[name] = macs.get(name, 0) + layer.weight.numel() * positions  # type: ignore[operator,union-attr]
+            def note(layer: Any, _: Any, out: Tensor, name: str = f"{name}.weight") -> None:
+                positions = out[0, 0].numel() if isinstance(layer, nn.Conv2d) else out[0].numel() // layer.out_features
+                macs[name] = macs.get(name, 0) + layer.weight.numel() * positions
 
             handles.append(module.register_forward_hook(note))
     net.eval()(torch.zeros(1, *shape))

@@ -33,7 +33,10 @@ def measure(net: nn.Module, split: Split, per_class: bool = False) -> dict[str, 
         right[rows] = logits.argmax(1) == y
     net.train(was_training)
     mean = loss.item() / len(split)
-    result: dict[str, Any] = {"accuracy": int(right.sum()) / len(split), "loss": mean if abs(mean) < float("inf") else None}
+    result: dict[str, Any] = {
+        "accuracy": int(right.sum()) / len(split),
+        "loss": mean if abs(mean) < float("inf") else None,
+    }
     if per_class:
         total = split.y.bincount(minlength=classes).clamp(min=1)
         result["per_class"] = (split.y[right].bincount(minlength=classes) / total).tolist()

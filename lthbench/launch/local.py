@@ -33,7 +33,7 @@ def run(
         check(todo, device)
     runs = out / "runs"
     by_result = {e.result: e for e in experiments}
-    computing = {"device": device, "threads": threads}
+    computing: dict[str, Any] = {"device": device, "threads": threads}
 
     def write_record(event: str, **facts: Any) -> None:
         if event == "end" and facts["work"].stage in by_result:
@@ -87,6 +87,6 @@ def writable(folder: Path) -> None:
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"out: '{folder}' cannot be written ('{place}' is {'read-only' if place.is_dir() else 'a file'})")
-
-
+        raise UserError(
+            f"out: '{folder}' cannot be written ('{place}' is {'read-only' if place.is_dir() else 'a file'})"
+        )

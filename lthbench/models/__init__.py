@@ -83,7 +83,9 @@ def check(model: ModelSettings) -> None:
             raise
         raise UserError(f"model {model.name} cannot take inputs of {size}: {str(error).splitlines()[0]}") from None
     if tuple(out.shape) != (1, model.classes):
-        raise UserError(f"model {model.name} gives {tuple(out.shape)[1:]} for inputs of {size}, not {model.classes} classes")
+        raise UserError(
+            f"model {model.name} gives {tuple(out.shape)[1:]} for inputs of {size}, not {model.classes} classes"
+        )
 
 
 def digest(path: str) -> str:

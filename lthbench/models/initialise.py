@@ -61,9 +61,8 @@ def given(model: ModelSettings, path: str) -> nn.Module:
                 continue
             raise UserError(f"model.weights: '{path}' has no '{name}', which {model.name} needs")
         if weights[name].shape != tensor.shape:
-            raise UserError(
-                f"model.weights: '{name}' is {tuple(weights[name].shape)} in '{path}', {tuple(tensor.shape)} in {model.name}"
-            )
+            sizes = f"{tuple(weights[name].shape)} in '{path}', {tuple(tensor.shape)} in {model.name}"
+            raise UserError(f"model.weights: '{name}' is {sizes}")
     if extra := next((name for name in weights if name not in wanted), None):
         raise UserError(f"model.weights: '{path}' holds '{extra}', which {model.name} has not")
     net.load_state_dict(weights)

@@ -57,12 +57,13 @@ class CifarResNet(nn.Module):
             for i in range(blocks):
                 layers.append(Block(inner, outer, 2 if stage > 1 and i == 0 else 1, shortcut))
                 inner = outer
-            setattr(self, f"layer{stage}", nn.Sequential(*layers))
+            self.add_module(f"layer{stage}", nn.Sequential(*layers))
         self.linear = nn.Linear(inner, classes)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)  # type: ignore[operator]
         out: Tensor = self.linear(x.mean((2, 3)))
         return out
 

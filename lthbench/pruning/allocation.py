@@ -54,7 +54,7 @@ class Layer:
 
 
 def groups(allocation: Allocation, layers: dict[str, Layer], density: Density | None, rounds: int) -> Groups:
-    """The groups to rank. Target mode gives a density of the original count; by_kind rates are applied `rounds` times."""
+    """The groups to rank: for a density of the original count, or by_kind rates applied `rounds` times."""
     if allocation.name == "by_kind":
         return [([name], _after_rounds(layer, allocation.rates, rounds)) for name, layer in layers.items()]
     assert density is not None
@@ -75,7 +75,7 @@ def _after_rounds(layer: Layer, rates: dict[str, str], rounds: int) -> int:
 
 
 def largest_remainder(sizes: dict[str, int], kept: int) -> dict[str, int]:
-    """`kept` split in proportion to sizes, each share within one of the exact one; equal remainders: the earlier layer."""
+    """`kept` split in proportion to sizes, each within one of its exact share; equal remainders: the earlier layer."""
     total = sum(sizes.values())
     shares = {name: kept * size // total for name, size in sizes.items()}
     by_remainder = sorted(sizes, key=lambda name: -(kept * sizes[name] % total))

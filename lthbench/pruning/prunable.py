@@ -45,7 +45,7 @@ def prunable(net: nn.Module, preset: str) -> dict[str, Weight]:
     found = {}
     for name, module in layers:
         kind = "conv" if isinstance(module, nn.Conv2d) else "output" if name == last else "linear"
-        weight = Weight(module.weight, kind)
+        weight = Weight(module.weight, kind)  # type: ignore[arg-type]
         if PRESETS[preset][1](name, weight):
             found[f"{name}.weight"] = weight
     if not found:

@@ -47,7 +47,9 @@ def plot(board: Board) -> bytes:
         style += 1
     axes.set_xscale("log")
     axes.invert_xaxis()
-    ticks = sorted(set(densities.values()) | ({100.0} if any(e.runs and not e.sparsity for e in board.entries) else set()))
+    ticks = sorted(
+        set(densities.values()) | ({100.0} if any(e.runs and not e.sparsity for e in board.entries) else set())
+    )
     axes.set_xticks(_thinned(ticks), [f"{d:.3g}" for d in _thinned(ticks)])
     axes.minorticks_off()
     axes.set_xlabel("prunable weights remaining, % (log scale)")

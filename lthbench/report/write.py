@@ -85,7 +85,9 @@ def table_csv(board: Board) -> str:
     """One line a cell, deterministic columns only."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "asked", "sparsity", "n", "accuracy_mean", "accuracy_sd", "accuracies", "diverged", "runs"])
+    writer.writerow(
+        ["method", "asked", "sparsity", "n", "accuracy_mean", "accuracy_sd", "accuracies", "diverged", "runs"]
+    )
     for e in board.entries:
         numbers = [repr(round(x, 6)) if math.isfinite(x) else "" for x in (e.mean, e.sd)]
         each = " ".join(f"{a:.4f}" for a in e.accuracies)

@@ -27,7 +27,12 @@ class Prune(Settings):
 
 
 def prune(
-    net: Ref, criterion: CriterionSettings, allocation: Allocation, preset: str, density: Density | None, rounds: int = 1
+    net: Ref,
+    criterion: CriterionSettings,
+    allocation: Allocation,
+    preset: str,
+    density: Density | None,
+    rounds: int = 1,
 ) -> Stage:
     """The mask that a criterion leaves of a state."""
     exact = str(density) if density is not None else None

@@ -58,13 +58,13 @@ class ProgressBar:
 
     def _show(self, now: str | None) -> None:
         completed = self.epochs_done + self.inside
-        more = {} if now is None else {"now": now}
-        self.bar.update(
-            self.task, completed=completed, total=max(self.epochs, 1e-9), stages=f"stage {self.done}/{self.works}", **more
-        )
+        if now is not None:
+            self.bar.update(self.task, now=now)
+        stages = f"stage {self.done}/{self.works}"
+        self.bar.update(self.task, completed=completed, total=max(self.epochs, 1e-9), stages=stages)
         if not self.live and time.monotonic() - self.said > LINE_SECONDS:
             self.said = time.monotonic()
             spent = self.said - self.begun
             left = spent * (self.epochs - completed) / completed if completed else float("nan")
-            line = f"stage {self.done}/{self.works}, {completed:.0f}/{self.epochs:.0f} epochs, {spent:.0f} s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+            where = f"stage {self.done}/{self.works}, {completed:.0f}/{self.epochs:.0f} epochs"
+            print(f"{where}, {spent:.0f} s, {left:.0f} s left", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ class Trajectory:
     """A training run in motion: `run(until)`, then ask for its `checkpoint()` or `moments()`.
 
     Steps are counted on the dense schedule: a run that is at `step`, having begun at `first`, draws the batches
-    and learning rates of that position. `moments` holds the optimiser state to go on with, or is empty for a fresh optimiser.
+    and learning rates of that position. `moments` holds the optimiser state to go on with; empty: a fresh one.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class Trajectory:
             if state := part(moments, name):
                 kept = _like(parameter, self.mask[name]) if name in self.mask else None
                 self.optimizer.state[parameter] = {
-                    key: value.to(device) if value.dim() == 0 else _like(parameter, value) * (1 if kept is None else kept)
+                    key: value.to(device)
+                    if value.dim() == 0
+                    else _like(parameter, value) * (1 if kept is None else kept)
                     for key, value in state.items()
                 }
 
@@ -78,7 +80,7 @@ class Trajectory:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self._masks:
-                torch._foreach_mul_([p.grad for p in self._masked], self._masks)
+                torch._foreach_mul_([p.grad for p in self._masked], self._masks)  # type: ignore[misc,arg-type]
             if recipe.clip:
                 nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
             optimizer.step()
@@ -106,7 +108,7 @@ class Trajectory:
         for parameter, state in self.optimizer.state.items():
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    tensors[f"{names[parameter]}/{key}"] = value
+                    tensors[f"{names[parameter]}/{key}"] = value  # type: ignore[index]
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 

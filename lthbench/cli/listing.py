@@ -1,0 +1,93 @@
+"""`lthbench list`: what there is to choose from, from the registries and files that the command line uses."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from lthbench.base.errors import UserError, near
+from lthbench.cli.compose import Composer, composer, conf_dir
+from lthbench.cli.subcommands import parser
+from lthbench.data.sets import SETS
+from lthbench.pruning.criteria import CRITERIA
+from lthbench.pruning.prunable import PRESETS
+
+Rows = list[tuple[str, ...]]
+GROUP_NAMES = {"model": "models", "dataset": "datasets", "pruner": "pruners", "table": "tables"}
+
+
+def run(words: Sequence[str]) -> int:
+    """Print the options of a group, or of all."""
+    arguments = parser("list", "What there is to choose from: models, datasets, pruners, tables, or any other group.")
+    arguments.add_argument("what", nargs="?", help="models, datasets, pruners, tables, prunable, or a group's name")
+    arguments.add_argument("--verbose", "-v", action="store_true", help="with settings, versions and sources")
+    arguments.add_argument("--config-dir", help="options of your own")
+    arguments.add_argument("--data", help="where data sets are looked for (default $LTHBENCH_DATA, then data)")
+    parsed = arguments.parse_args(words)
+    console = Console(width=None if os.isatty(1) else 120, highlight=False)
+    with composer(parsed.config_dir) as compose:
+        groups = sorted(g for g in compose.loader.list_groups("") if g != "hydra")
+        topics: dict[str, Callable[[], Rows]] = {
+            **{GROUP_NAMES.get(g, g): _options(compose, g, parsed.config_dir, parsed.verbose) for g in groups},
+            "datasets": lambda: _datasets(parsed.data),
+            "prunable": lambda: [(name, what) for name, (what, _) in PRESETS.items()],
+        }
+        what = GROUP_NAMES.get(parsed.what, parsed.what)
+        if what is not None and what not in topics:
+            raise UserError(f"list: nothing is called '{parsed.what}'{near(parsed.what, [*topics, *groups])}")
+        for topic in [what] if what else list(topics):
+            table = Table(title=topic, title_justify="left", box=None, show_header=False, title_style="bold")
+            table.add_column(no_wrap=True)
+            for row in topics[topic]():
+                table.add_row(*row)
+            console.print(table)
+    return 0
+
+
+def _options(compose: Composer, group: str, extra_dir: str | None, verbose: bool) -> Callable[[], Rows]:
+    def rows() -> Rows:
+        found: Rows = []
+        for option in compose.loader.get_group_options(group):
+            path = next(p for d in (extra_dir, conf_dir()) if d and (p := Path(d) / group / f"{option}.yaml").is_file())
+            text = path.read_text()
+            what = text.splitlines()[0].lstrip("# ") if text.startswith("#") else ""
+            found.append((option, f"{what}\n{_settings(group, text)}" if verbose else what))
+        return found
+
+    return rows
+
+
+def _settings(group: str, text: str) -> str:
+    """The settings of an option, and for a pruner its criterion's version and source."""
+    body = "\n".join(line for line in text.splitlines()[1:] if line)
+    if group == "pruner":
+        known = CRITERIA.get((yaml.safe_load(text) or {}).get("criterion", ""))
+        if known is not None:
+            import inspect
+
+            source = (inspect.getdoc(inspect.getmodule(known.score)) or "").strip()
+            body += f"\nversion {known.version}: {source}"
+    return textwrap.indent(body, "  ")
+
+
+def _datasets(root: str | None) -> Rows:
+    from lthbench.cli.resolve import data_root
+    from lthbench.data.read import found
+
+    where = root or data_root({"data": None})
+    rows: Rows = []
+    for name, known in SETS.items():
+        size = "x".join(map(str, known.shape))
+        versions = ", ".join(
+            f"{v} ({n.train}+{n.test})" + (f": {n.note}" if n.note else "") for v, n in known.versions.items()
+        )
+        here = found(name, where)
+        state = f"here: {here}" if here else f"not in '{where}'; get it: {known.get.replace('{data}', where)}"
+        rows.append((name, f"{known.what}\n{size}, {known.classes} classes; {versions}\n{state}"))
+    return rows

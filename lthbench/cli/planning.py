@@ -1,0 +1,100 @@
+"""`lthbench plan`: what a command would cost, without computing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lthbench.cli.compose import composer
+from lthbench.cli.execute import folders
+from lthbench.cli.grid import expand
+from lthbench.cli.subcommands import overrides_of, parser
+from lthbench.engine.graph import ancestors
+from lthbench.engine.plan import Work, plan
+from lthbench.engine.store import At, Demand, Store
+from lthbench.models import ModelSettings
+from lthbench.stages.init import Init
+from lthbench.stages.train import Train, epochs
+
+
+class _Empty(Store):
+    """A store that holds nothing: plans show the whole cost."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def has(self, stage: object, demand: Demand) -> bool:
+        return False
+
+    def resumable(self, stage: object, missing: set[Demand]) -> int | None:
+        return None
+
+
+def run(words: Sequence[str]) -> int:
+    """Print runs, distinct stages, epochs asked for and after sharing, bytes; and what is left to compute."""
+    arguments = parser("plan", "What a command would cost: the overrides are those of the command itself.")
+    arguments.add_argument("overrides", nargs="*", help="as for a run, with -m or table=NAME for a grid")
+    if {"-h", "--help"} & set(words):
+        arguments.print_help()
+        return 0
+    overrides, multirun, extra_dir = overrides_of(words)
+    with composer(extra_dir) as compose:
+        grid = expand(compose, overrides, multirun)
+    runs = grid.experiments
+    goals = [goal for e in runs for goal in e.goals]
+    stages = list(ancestors(e.result for e in runs))
+    whole = plan(goals, _Empty())
+    naive = sum(sum(map(epochs, plan(e.goals, _Empty()))) for e in runs)
+    _, store = folders(grid.config)
+    left = plan(goals, store)
+    print(f"{grid.title}: {len(grid.cells)} cells")
+    print(f"epochs asked for, each run alone: {naive:.1f}; after sharing: {_epochs(whole):.1f}")
+    print(f"states in the store: {readable(_bytes(whole))}")
+    print(f"left to compute: {len(left)} stages, {_epochs(left):.1f} epochs")
+    print(f"plan: {len(runs)} runs, {len(stages)} distinct stages, {_epochs(whole):.1f} epochs ({naive:.1f} naive)")
+    return 0
+
+
+def _epochs(works: Iterable[Work]) -> float:
+    return sum(map(epochs, works))
+
+
+def _bytes(works: Sequence[Work]) -> int:
+    """What the states, optimiser states and masks of a plan take on disk."""
+    inits = [s for s in (work.stage.settings for work in works) if isinstance(s, Init)]
+    sizes = {model: _size(model) for model in {s.model for s in inits}}
+    return sum(_work_bytes(work, sizes) for work in works)
+
+
+def _work_bytes(work: Work, sizes: dict[ModelSettings, int]) -> int:
+    model = next(s.settings.model for s in ancestors([work.stage]) if isinstance(s.settings, Init))
+    size, s = sizes[model], work.stage.settings
+    if isinstance(s, Init):
+        return size
+    if not isinstance(s, Train):
+        return size // 4 if work.stage.kind == "prune" else 0
+    moments = 2 if s.recipe.optimizer != "sgd" else 1 if s.recipe.momentum else 0
+    mask = size // 4 if "mask" in work.stage.inputs else 0
+    return sum((size * (1 + moments) + mask) for d in _states(work.missing) if d)
+
+
+def _states(missing: Iterable[Demand]) -> set[object]:
+    return {d.step for d in missing if isinstance(d, At)}
+
+
+def _size(model: ModelSettings) -> int:
+    """Bytes of weights and buffers."""
+    import torch
+
+    from lthbench.models import create
+
+    with torch.device("meta"):
+        return sum(t.numel() * t.element_size() for t in create(model).state_dict().values())
+
+
+def readable(size: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,127 @@
+"""`lthbench report` and `lthbench show`: pages and results from the JSONs that are there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lthbench.base.errors import UserError
+from lthbench.cli.compose import Composer, composer
+from lthbench.cli.execute import folders, leaderboard, say
+from lthbench.cli.grid import expand
+from lthbench.cli.subcommands import overrides_of, parser
+from lthbench.programs import record
+from lthbench.report import write
+from lthbench.report.board import Board, board
+
+PLACES = ("out=", "store=", "data=")
+
+
+def report(words: Sequence[str]) -> int:
+    """Remake one leaderboard (of the command that is named) or all that have results."""
+    arguments = parser("report", "Remake leaderboards from the results, without computing anything.")
+    arguments.add_argument(
+        "overrides", nargs="*", help="a command's overrides (table=NAME, out=DIR, -m ...); none: all tables"
+    )
+    if {"-h", "--help"} & set(words):
+        arguments.print_help()
+        return 0
+    overrides, multirun, extra_dir = overrides_of(words)
+    with composer(extra_dir) as compose:
+        out, _ = folders(compose.compose(c for o in overrides if o.startswith(PLACES) for c in compose.values(o)))
+        if not (out / "runs").is_dir():
+            raise UserError(f"no results in '{out}'; run something first, or say out=DIR")
+        if [o for o in overrides if not o.startswith(PLACES)]:
+            grid = expand(compose, overrides, multirun)
+            boards = [leaderboard(grid, overrides, multirun, extra_dir)]
+        else:
+            boards = [*_tables(compose, overrides, extra_dir), _everything(out / "runs")]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for made in boards:
+        paths = write.write(made, out / "leaderboards")
+        write.terminal(made, console)
+        for path in paths:
+            print(path)
+    return 0
+
+
+def _tables(compose: Composer, places: list[str], extra_dir: str | None) -> Iterator[Board]:
+    """The leaderboards of all tables, at all scales, that have a result."""
+    for scale in compose.loader.get_group_options("scale"):
+        for table in compose.loader.get_group_options("table"):
+            words = [f"table={table}", *([f"scale={scale}"] if scale != "paper" else []), *places]
+            made = leaderboard(expand(compose, words, False), words, False, extra_dir)
+            if any(entry.runs for entry in made.entries):
+                yield made
+
+
+def _everything(runs: Path) -> Board:
+    """All results, by what they are."""
+    cells = []
+    for path in sorted(runs.glob("*.json")):
+        try:
+            result = record.read(path)
+        except UserError as error:
+            say(f"passed over: {error}")
+            continue
+        counted = result["sparsity"]["prunable"]
+        cells.append((describe(result["config"]), f"{counted['removed'] / counted['total']:.6g}", result))
+    return board("runs", "All runs", cells, "python -m lthbench report")
+
+
+def describe(config: dict[str, Any]) -> str:
+    """A run's settings in a few words, without sparsity and seed."""
+    words = [config["model"]["name"], "on", config["data"]["name"]]
+    if "pruner" not in config:
+        return " ".join([*words, "dense"])
+    words.append(config["pruner"]["criterion"]["name"])
+    if config["pruner"]["program"] != "after_training":
+        words.append(config["pruner"]["program"])
+    if "retrain" in config:
+        words.append(f"from {config['retrain']['from']} at {config['retrain']['first']}")
+    if config["control"] != "none":
+        words.append(config["control"])
+    return " ".join(words)
+
+
+def show(words: Sequence[str]) -> int:
+    """Print one result."""
+    arguments = parser("show", "One result: settings, metrics, sparsities, where each number comes from.")
+    arguments.add_argument("id", help="a result's id, or its first letters")
+    arguments.add_argument("place", nargs="*", help="out=DIR")
+    arguments.add_argument("--json", action="store_true", help="the whole file")
+    parsed = arguments.parse_args(words)
+    with composer(None) as compose:
+        out, _ = folders(compose.compose(c for o in parsed.place for c in compose.values(o)))
+    found = sorted((out / "runs").glob(f"{parsed.id}*.json"))
+    if len(found) != 1:
+        several = f"{len(found)} results begin with" if found else "no result begins with"
+        raise UserError(f"{several} '{parsed.id}' in '{out / 'runs'}'")
+    result = record.read(found[0])
+    if parsed.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    counts = ", ".join(f"{n} {c['removed'] / c['total']:.4%}" for n, c in result["sparsity"].items())
+    print(f"{result['id']}  {describe(result['config'])}, seed {result['seed']}")
+    for split, metrics in result["metrics"].items():
+        print(f"{split}: accuracy {metrics['accuracy']:.4%}, loss {metrics['loss']}")
+    print(f"removed of: {counts}")
+    flops = result["flops"]
+    print(
+        f"multiply-adds: {flops['nonzero']:,} of {flops['dense']:,}, theoretical speed-up {flops['speedup'] or 0:.2f}"
+    )
+    if result["diverged_at"] is not None:
+        print(f"diverged at step {result['diverged_at']}")
+    for name, layer in result["layers"].items():
+        print(f"  {name}: {layer['kept']:,} of {layer['total']:,}")
+    print(f"weights sha256 {result['final_weights_sha256']}")
+    for role, ref in result["stages"].items():
+        print(f"  {role}: {ref}")
+    print(f"training {result['cost']['train_seconds']} s; {json.dumps(result['environment'])}")
+    print("settings: " + json.dumps(result["config"], indent=1))
+    return 0
