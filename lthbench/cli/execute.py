@@ -41,7 +41,7 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     if grid.collapsed:
         say(f"{grid.collapsed} points of the grid say the same as others and run once")
     listeners: list[Listener] = [ProgressBar(), *tracker(config)]
-    outcome = local.run(runs, store, out, listeners, config["device"], config["threads"])
+    outcome = local.run(runs, store, out, listeners, config["device"], config["threads"], jobs_of(config))
     made = leaderboard(grid, overrides, multirun, extra_dir)
     paths = write.write(made, out / "leaderboards")
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -102,9 +102,17 @@ def _supported(config: dict[str, Any]) -> None:
         name = config[word]["name"]
         if name not in known:
             raise UserError(f"{word}: unknown '{name}'{near(name, known)}")
-    threads = config["threads"]
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise UserError(f"threads: {threads!r} is not a whole number of at least 1")
+    for word in ("threads", "jobs"):
+        number = config[word]
+        if not (number is None and word == "jobs") and (type(number) is not int or number < 1):
+            raise UserError(f"{word}: {number!r} is not a whole number of at least 1")
+
+
+def jobs_of(config: dict[str, Any]) -> int:
+    """How many workers: as many as asked for, or one a core."""
+    from lthbench.launch.workers import default_jobs
+
+    return config["jobs"] or default_jobs(config["device"])
 
 
 def say(text: str) -> None:

@@ -17,7 +17,19 @@ from lthbench.cli.compose import Choice, Composer, Config
 from lthbench.cli.resolve import resolve
 from lthbench.programs import Experiment, experiment
 
-NOT_IN_LABELS = {"seed", "sparsity", "out", "store", "data", "device", "threads", "tracking", "launcher", "only"}
+NOT_IN_LABELS = {
+    "seed",
+    "sparsity",
+    "out",
+    "store",
+    "data",
+    "device",
+    "jobs",
+    "threads",
+    "tracking",
+    "launcher",
+    "only",
+}
 
 
 @dataclass(frozen=True)

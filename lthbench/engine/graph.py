@@ -63,6 +63,10 @@ class Stage:
     def ref(self) -> str:
         return self.id
 
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """A stage travels between processes that hold the same graph by its name."""
+        return _known, (self.id,)
+
     def __repr__(self) -> str:
         return f"{self.kind} {self.id[:8]}"
 
@@ -89,14 +93,19 @@ def stage(kind: str, version: int, settings: Settings, inputs: Mapping[str, Ref]
     """The stage with this description: a new one, or the one that already bears it."""
     refs = ",".join(f'"{role}":"{inputs[role].ref}"' for role in sorted(inputs))
     text = f'{{"inputs":{{{refs}}},"kind":"{kind}","settings":{settings.text},"version":{version}}}'
-    found = _interned.get(text)
+    ident = name_of(text)
+    found = _interned.get(ident)
     if found is None:
         found = Stage()
         found.kind, found.settings, found.inputs, found.text = kind, settings, dict(inputs), text
-        found.id = name_of(text)
+        found.id = ident
         found.serial = next(_serials)
-        _interned[text] = found
+        _interned[ident] = found
     return found
+
+
+def _known(ident: str) -> Stage:
+    return _interned[ident]
 
 
 def name_of(text: str) -> str:

@@ -1,7 +1,8 @@
 """The runner: computes what the store does not hold, and tells listeners what it does.
 
-How a kind of stage is computed comes from outside, as a dictionary from kind to function: the engine knows
-neither pruning nor training.
+Several runners, in processes of one command or of several, on one host or many, may work on the same graph and
+store: a claim keeps them from doing the same stage at once. How a kind of stage is computed comes from outside,
+as a dictionary from kind to function: the engine knows neither pruning nor training.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lthbench.engine.claims import Claims
 from lthbench.engine.graph import Stage, State, ancestors
 from lthbench.engine.plan import Goal, Work, plan
-from lthbench.engine.store import Damaged, Demand, Store, state_file
+from lthbench.engine.store import Damaged, Demand, Store, moments_file, state_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Listener = Callable[..., None]  # listener(event, **facts)
+SHORTEST_WAIT, LONGEST_WAIT = 0.05, 5.0  # seconds, when all that is left is being computed by others
 
 
 @dataclass
@@ -46,13 +49,14 @@ class Job:
         if isinstance(ref, State):
             name = state_file(ref.step)
             if of == "moments":
-                name = "o" + name[1:]
+                assert isinstance(ref.step, int)
+                name = moments_file(ref.step)
         return self.store.read(ref.stage.id, name)
 
 
 @dataclass
 class Outcome:
-    """What a command did: distinct stages asked for, computed here, and failed with their reasons."""
+    """What a command did: distinct stages asked for, computed by it, and failed with their reasons."""
 
     asked: int = 0
     computed: set[Stage] = field(default_factory=set)
@@ -63,8 +67,23 @@ class Outcome:
         return f"stages: {self.asked} asked, {len(self.computed)} computed, {reused} reused"
 
 
+class Teller:
+    """Tells listeners what happens; one that raises is switched off, with a warning."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self.listeners = list(listeners)
+
+    def __call__(self, event: str, **facts: Any) -> None:
+        for listener in list(self.listeners):
+            try:
+                listener(event, **facts)
+            except Exception as error:
+                self.listeners.remove(listener)
+                warnings.warn(f"a listener was switched off: {type(error).__name__}: {error}", stacklevel=2)
+
+
 class Runner:
-    """Computes goals in one process."""
+    """Computes goals in this process. Runners of one command share its `token`: a failure is tried once a command."""
 
     def __init__(
         self,
@@ -72,29 +91,62 @@ class Runner:
         kinds: Mapping[str, Callable[[Job], None]],
         listeners: Iterable[Listener] = (),
         device: str = "cpu",
+        claims: Claims | None = None,
+        token: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.store, self.kinds, self.listeners, self.device = store, kinds, list(listeners), device
-        self.token = uuid.uuid4().hex
+        self.store, self.kinds, self.tell, self.device = store, kinds, Teller(listeners), device
+        self.claims = claims or Claims()
+        self.token = token or uuid.uuid4().hex
+        self.sleep = sleep
 
     def run(self, goals: list[Goal]) -> Outcome:
         """Compute whatever is missing. A failure stops only what needs it; damaged files are recomputed."""
         outcome = Outcome(asked=sum(1 for _ in ancestors(stage for stage, _ in goals)))
-        while todo := [w for w in plan(goals, self.store) if not self._blocked(w, outcome)]:
-            self.tell("planned", works=todo)
-            for work in todo:
-                if self._blocked(work, outcome):
-                    continue
-                try:
-                    self._compute(work, outcome)
-                except (Damaged, FileNotFoundError) as error:
-                    if not all(self.store.has(*needed) for needed in work.inputs_needed) or work.resume is not None:
-                        self.tell("gone", stage=work.stage, error=str(error))
-                        break  # something this rests on is no longer there: plan again
-                    self._fail(work.stage, error, outcome)
+        wait = SHORTEST_WAIT
+        try:
+            while todo := [w for w in plan(goals, self.store) if not self._blocked(w, outcome)]:
+                self.tell("planned", works=todo)
+                if self._walk(todo, outcome):
+                    wait = SHORTEST_WAIT
+                elif any(not self._blocked(work, outcome) for work in todo):
+                    self.tell("waiting", works=todo)
+                    self.sleep(wait)
+                    wait = min(2 * wait, LONGEST_WAIT)
+        finally:
+            self.claims.close()
         self.tell("finished", outcome=outcome)
         return outcome
 
+    def _walk(self, todo: list[Work], outcome: Outcome) -> bool:
+        """Go once through the work and do what is ready and free; whether anything moved."""
+        moved = False
+        for work in todo:
+            if self._blocked(work, outcome) or not self._ready(work):
+                continue
+            folder = self.store.folder(work.stage.id)
+            if not self.claims.take(folder):
+                continue
+            done = False
+            try:  # after taking the claim, look again: another may have finished between plan and claim
+                again = plan([(work.stage, demand) for demand in work.missing], self.store)
+                if not again:
+                    done = moved = True
+                elif again[-1].stage is work.stage and len(again) == 1:
+                    done = moved = self._attempt(again[0], outcome)
+                    moved = moved or work.stage in outcome.failed
+            except (Damaged, FileNotFoundError) as error:
+                self.tell("gone", stage=work.stage, error=str(error))
+                return True  # something this rests on is no longer there: plan again
+            finally:
+                self.claims.release(folder, done)
+        return moved
+
+    def _ready(self, work: Work) -> bool:
+        return all(self.store.has(*needed) for needed in work.inputs_needed)
+
     def _blocked(self, work: Work, outcome: Outcome) -> bool:
+        """Whether a stage has failed in this command, or needs one that has."""
         if work.stage in outcome.failed:
             return True
         for needed, _ in work.inputs_needed:
@@ -103,21 +155,31 @@ class Runner:
                 return True
         return False
 
-    def _compute(self, work: Work, outcome: Outcome) -> None:
+    def _attempt(self, work: Work, outcome: Outcome) -> bool:
+        """Compute a stage unless this command has seen it fail; whether it is there now."""
         stage = work.stage
+        if (failure := self._failed_before(stage)) is not None:
+            outcome.failed[stage] = failure
+            return False
         self.tell("start", work=work)
         begun = time.monotonic()
         try:
             self.kinds[stage.kind](Job(stage, work.missing, work.resume, self.store, self.device, self.tell))
+            if lacking := [demand for demand in work.missing if not self.store.has(stage, demand)]:
+                raise AssertionError(f"{stage!r} was computed without {lacking[0]}")
             self._note_cost(work, time.monotonic() - begun)
         except (Damaged, FileNotFoundError):
-            raise
-        except Exception as error:
-            self._fail(stage, error, outcome)
-            return
+            if not self._ready(work) or work.resume is not None:
+                raise
+            self._fail(stage, outcome)
+            return False
+        except Exception:
+            self._fail(stage, outcome)
+            return False
         self.store.remove(stage.id, "failed.json")
         outcome.computed.add(stage)
         self.tell("end", work=work, seconds=time.monotonic() - begun)
+        return True
 
     def _note_cost(self, work: Work, seconds: float) -> None:
         """Append what this computation took; a trajectory resumed elsewhere shows each machine."""
@@ -125,26 +187,26 @@ class Runner:
             cost = self.store.read_json(work.stage.id, "cost.json")
         except (FileNotFoundError, Damaged):
             cost = []
-        cost.append(
-            {"seconds": round(seconds, 3), "from": work.resume, "device": self.device, "host": socket.gethostname()}
-        )
+        place = {"host": socket.gethostname(), "device": self.device}
+        cost.append({"seconds": round(seconds, 3), "from": work.resume, **place})
         self.store.write_json(work.stage, "cost.json", cost)
 
-    def _fail(self, stage: Stage, error: Exception, outcome: Outcome) -> None:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        outcome.failed[stage] = reason
-        record = {"error": reason, "trace": traceback.format_exc(), "pid": os.getpid(), "token": self.token}
+    def _failed_before(self, stage: Stage) -> str | None:
+        """The reason, if a runner of this command has tried this stage and failed."""
+        try:
+            failure = self.store.read_json(stage.id, "failed.json")
+        except (FileNotFoundError, Damaged):
+            return None
+        return str(failure["error"]) if failure["token"] == self.token else None
+
+    def _fail(self, stage: Stage, outcome: Outcome) -> None:
+        """Record the exception that is being handled as this stage's failure."""
+        trace = traceback.format_exc()
+        reason = trace.strip().splitlines()[-1]
+        record = {"error": reason, "trace": trace, "pid": os.getpid(), "token": self.token}
         try:
             self.store.write_json(stage, "failed.json", record)
         except OSError as cannot:  # a full disk: the failure is still listed at the end
             reason += f" (and the failure could not be recorded: {cannot})"
+        outcome.failed[stage] = reason
         self.tell("failed", stage=stage, error=reason)
-
-    def tell(self, event: str, **facts: Any) -> None:
-        """Tell the listeners; one that raises is switched off, with a warning."""
-        for listener in list(self.listeners):
-            try:
-                listener(event, **facts)
-            except Exception as error:
-                self.listeners.remove(listener)
-                warnings.warn(f"a listener was switched off: {type(error).__name__}: {error}", stacklevel=2)

@@ -10,6 +10,7 @@ One folder a stage, `<root>/<id[:2]>/<id>/`:
     curve.json             measured points; a map that only grows
     cost.json              what computing took, and on what machine
     failed.json            why the last attempt failed
+    claim.<n>              who is computing it
 
 Each file carries the digest of its content and is written to a temporary name, flushed and renamed: a reader
 sees all or nothing. A file that does not agree with its digest is moved to `<root>/damaged/` and counts as
@@ -88,9 +89,9 @@ class Store:
         return self.root / ident[:2] / ident
 
     def names(self, ident: str) -> set[str]:
-        """The files of a stage."""
+        """The files of a stage; claims and unfinished files are none."""
         try:
-            return {e.name for e in os.scandir(self.folder(ident)) if not e.name.startswith(".")}
+            return {e.name for e in os.scandir(self.folder(ident)) if not e.name.startswith((".", "claim."))}
         except FileNotFoundError:
             return set()
 
@@ -244,7 +245,8 @@ class Store:
         """The ids of all stages with a folder; foreign folders are passed over."""
         for shelf in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
             for folder in sorted(shelf.iterdir()):
-                if re.fullmatch(r"[0-9a-f]{32}", folder.name) and folder.name.startswith(shelf.name):
+                named = re.fullmatch(r"[0-9a-f]{32}", folder.name) and folder.name.startswith(shelf.name)
+                if named and self.names(folder.name):
                     yield folder.name
 
     def describe(self, ident: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
-"""Run experiments on this machine, in this process.
+"""Run experiments on this machine.
 
-Before the first stage, whatever needs the model or the data is checked; then the runner computes what the
-store lacks, and each run's JSON is written as soon as its result is there. Workers side by side belong here.
+Before the first stage, whatever needs the model or the data is checked; then workers compute what the store
+lacks, and each run's JSON is written as soon as its result is there.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from typing import Any
 
 from lthbench.base.errors import UserError
 from lthbench.engine.plan import Work, plan
-from lthbench.engine.runner import Listener, Outcome, Runner
+from lthbench.engine.runner import Listener, Outcome
 from lthbench.engine.store import Damaged, Store
+from lthbench.launch import workers
 from lthbench.programs import Experiment, record
-from lthbench.stages import KINDS
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.train import Train
 
 
 def run(
-    experiments: Sequence[Experiment], store: Store, out: Path, listeners: Iterable[Listener], device: str, threads: int
+    experiments: Sequence[Experiment],
+    store: Store,
+    out: Path,
+    listeners: Iterable[Listener] = (),
+    device: str = "cpu",
+    threads: int = 1,
+    jobs: int = 1,
 ) -> Outcome:
     """Compute all experiments and write their JSONs below `out`. Raises UserError before the first stage only."""
     goals = [goal for e in experiments for goal in e.goals]
@@ -39,7 +45,8 @@ def run(
         if event == "end" and facts["work"].stage in by_result:
             record.write(runs, record.record(by_result[facts["work"].stage], store, **computing))
 
-    outcome = Runner(store, KINDS, [*listeners, write_record], device).run(goals)
+    trains = sum(isinstance(work.stage.settings, Train) for work in todo)
+    outcome = workers.run(max(1, min(jobs, trains)), goals, todo, store, [*listeners, write_record], device)
     for e in experiments:
         trained_on = e.trajectory in outcome.computed
         if e.result not in outcome.failed and (trained_on or not (runs / f"{e.id}.json").exists()):

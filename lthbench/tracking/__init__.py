@@ -1,7 +1,7 @@
 """Listeners to what the runner says: a function `(event, **facts)`. They mirror, they never decide.
 
 Events: planned(works), start(work), step(stage, step, begun, last, per_epoch, points), end(work, seconds),
-failed(stage, error), gone(stage, error), finished(outcome).
+failed(stage, error), gone(stage, error), waiting(works), died(exitcodes), finished(outcome).
 
 `TRACKERS` is where a tracker of another kind (Weights & Biases) takes its place: a function from the run's
 settings to a listener.

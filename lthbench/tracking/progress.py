@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lthbench.engine.graph import Stage
 from lthbench.stages.train import epochs
 
 LINE_SECONDS = 30.0
@@ -33,7 +34,8 @@ class ProgressBar:
         )
         self.task = self.bar.add_task("", total=1.0, stages="", now="")
         self.works = self.done = 0
-        self.epochs = self.epochs_done = self.inside = 0.0
+        self.epochs = self.epochs_done = 0.0
+        self.inside: dict[Stage, float] = {}  # epochs into each trajectory that is being trained
         self.said = self.begun = time.monotonic()
 
     def __call__(self, event: str, **facts: Any) -> None:
@@ -42,12 +44,13 @@ class ProgressBar:
             self.epochs = self.epochs_done + sum(epochs(w) for w in facts["works"])
             self.bar.start()
         elif event == "step":
-            self.inside = (facts["step"] - facts["begun"]) / facts["per_epoch"]
+            self.inside[facts["stage"]] = (facts["step"] - facts["begun"]) / facts["per_epoch"]
         elif event == "end":
             self.done += 1
             self.epochs_done += epochs(facts["work"])
-            self.inside = 0.0
+            self.inside.pop(facts["work"].stage, None)
         elif event == "failed":
+            self.inside.pop(facts["stage"], None)
             self.console.print(f"[red]failed:[/red] {facts['stage']!r}: {facts['error']}", highlight=False)
         elif event == "finished":
             self._show("")
@@ -57,7 +60,7 @@ class ProgressBar:
         self._show(repr(now) if now else None)
 
     def _show(self, now: str | None) -> None:
-        completed = self.epochs_done + self.inside
+        completed = self.epochs_done + sum(self.inside.values())
         if now is not None:
             self.bar.update(self.task, now=now)
         stages = f"stage {self.done}/{self.works}"
