@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields
@@ -123,7 +123,7 @@ def coerce(value: Any, to: Any, where: str) -> Any:
 
 
 def _scalar(value: Any, to: type, where: str) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if to is bool and isinstance(value, bool):
         return value
     if to is int and number and value == int(value):

@@ -13,6 +13,7 @@ from rich.console import Console
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
 from lthbench.cli.grid import Cell, Grid, expand
+from lthbench.engine.keep import KEEPS
 from lthbench.engine.runner import Listener
 from lthbench.engine.store import Store
 from lthbench.report.board import Board, board
@@ -41,7 +42,9 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     if grid.collapsed:
         say(f"{grid.collapsed} points of the grid say the same as others and run once")
     listeners: list[Listener] = [ProgressBar(), *tracker(config)]
-    outcome = local.run(runs, store, out, listeners, config["device"], config["threads"], jobs_of(config))
+    outcome = local.run(
+        runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
+    )
     made = leaderboard(grid, overrides, multirun, extra_dir)
     paths = write.write(made, out / "leaderboards")
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -102,6 +105,8 @@ def _supported(config: dict[str, Any]) -> None:
         name = config[word]["name"]
         if name not in known:
             raise UserError(f"{word}: unknown '{name}'{near(name, known)}")
+    if config["keep"] not in KEEPS:
+        raise UserError(f"keep: unknown '{config['keep']}'{near(config['keep'], KEEPS)}")
     for word in ("threads", "jobs"):
         number = config[word]
         if not (number is None and word == "jobs") and (type(number) is not int or number < 1):

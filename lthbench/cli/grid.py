@@ -25,6 +25,7 @@ NOT_IN_LABELS = {
     "data",
     "device",
     "jobs",
+    "keep",
     "threads",
     "tracking",
     "launcher",

@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lthbench.base.errors import UserError
+from lthbench import __version__
+from lthbench.base.errors import UserError, near
 
 HYDRA_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc",
                "--resolve", "--package", "-p"}  # fmt: skip
 VALUE_FLAGS = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd"}
-INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+CFG = ("job", "hydra", "all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,18 +30,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"lthbench: '{error.filename}': {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments and not arguments[0].startswith("-") and "=" not in arguments[0]:
+    if arguments and not arguments[0].startswith(("-", "+", "~")) and "=" not in arguments[0]:
         from lthbench.cli.subcommands import SUBCOMMANDS, unknown
 
         command = SUBCOMMANDS.get(arguments[0])
         return command(arguments[1:]) if command else unknown(arguments[0])
     flags, overrides = split(arguments)
     names = [flag.split("=", 1)[0] for flag in flags]
-    hydras = [o for o in overrides if o.startswith(("hydra/", "hydra.", "+hydra"))]
-    if HYDRA_FLAGS & set(names) or "COMP_LINE" in os.environ or hydras:
+    if "--version" in names:
+        print(f"lthbench {__version__}")
+        return 0
+    if HYDRA_FLAGS & set(names) or any(o.startswith("hydra/") for o in overrides):
         return _hydra(flags, overrides)
     from lthbench.cli.execute import execute
 
@@ -54,7 +63,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
-            overrides.append(word)
+            overrides.extend(_own_file(word))
             continue
         name = word.split("=", 1)[0]
         if name not in HYDRA_FLAGS | VALUE_FLAGS | {"-m", "--multirun"}:
@@ -64,11 +73,19 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             if not rest:
                 raise UserError(f"{word} needs a value")
             flags.append(rest.pop(0))
-        elif name in ("--info", "-i"):  # its value is optional; Hydra would take an override for it
+        if name in ("--cfg", "-c") and (what := flags[-1].removeprefix(f"{name}=")) not in CFG:
+            raise UserError(f"{name}: unknown '{what}'{near(what, CFG)}")
+        if name in ("--info", "-i") and "=" not in word:  # its value is optional; Hydra would take an override for it
             flags.append(rest.pop(0) if rest and rest[0] in INFO else "all")
         elif name in ("--shell-completion", "-sc") and rest:
             overrides.append(rest.pop(0))
     return flags, overrides
+
+
+def _own_file(word: str) -> list[str]:
+    """`model=FILE.py` as the overrides it stands for."""
+    key, _, value = word.partition("=")
+    return ["model=file", f"model.name={value}"] if key == "model" and value.endswith(".py") else [word]
 
 
 def config_dir(flags: Sequence[str]) -> str | None:
@@ -81,24 +98,47 @@ def config_dir(flags: Sequence[str]) -> str | None:
 
 
 def _hydra(flags: list[str], overrides: list[str]) -> int:
-    """Everything that is one composition and runs nothing: help, printed settings, completion."""
+    """What Hydra does better itself: help, printed settings, completion, and multiruns with launchers of its own."""
     import hydra
     from omegaconf import DictConfig
 
     from lthbench.cli.compose import conf_dir, one_line
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here, not printed there
-    sys.argv[1:] = [*flags, *overrides]
+    if not {"--shell-completion", "-sc", "--help", "-h", "--hydra-help"} & set(flags):
+        _check_keys(overrides, config_dir(flags))
+    running = False
 
     @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
     def app(config: DictConfig) -> None:
+        nonlocal running
         from lthbench.cli.execute import execute_composed
 
+        running = True
         execute_composed(config)
 
-    with one_line():
-        app()
+    argv, sys.argv = sys.argv, ["lthbench", *flags, *(o.replace("+table=", "table=", 1) for o in overrides)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here, not printed there
+    try:
+        with one_line():
+            app()
+    except SystemExit as done:  # help and the like end so
+        return int(done.code or 0)
+    except (ValueError, KeyError) as error:
+        if running or isinstance(error, UserError):
+            raise
+        raise UserError(str(error)) from None
+    finally:
+        sys.argv = argv
     return 0
+
+
+def _check_keys(overrides: list[str], extra_dir: str | None) -> None:
+    """Refuse keys that the settings do not have: Hydra lets `+key` add them."""
+    from lthbench.cli.compose import composer
+
+    with composer(extra_dir) as compose:
+        ours = [o for o in overrides if not o.lstrip("+").startswith("hydra")]
+        compose.compose(choice for line in ours for choice in compose.values(line)[:1])
 
 
 def script() -> None:

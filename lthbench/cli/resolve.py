@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 from lthbench.base.errors import UserError
 from lthbench.base.settings import build, coerce
 from lthbench.data.sets import SETS, DataSettings, describe_file, standin
-from lthbench.models import ModelSettings, digest
+from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
 from lthbench.programs.run import Pruner, Retrain, Rewind, Run
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
@@ -108,17 +109,35 @@ def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings
 
 
 def _model(section: dict[str, Any], _: str, width: float, data: DataSettings) -> tuple[Any, ...]:
-    own = ("name", "init", "weights", "weights_as")
+    own = ("library", "name", "init", "weights", "weights_as", "pretrained")
     args = {k: v for k, v in section.items() if k not in own}
+    name = coerce(section["name"], str, "model.name")
+    if library := section.get("library"):
+        name, args = _from_library(library, name, args)
     if "width" in args:
         args["width"] = coerce(args["width"], float, "model.width") * width
         if args["width"] <= 0:
             raise UserError(f"model.width: {args['width']} is not positive")
-    model = ModelSettings.of(coerce(section["name"], str, "model.name"), args, data.shape, data.classes)
+    model = ModelSettings.of(name, args, data.shape, data.classes)
     path = coerce(section["weights"], str | None, "model.weights")
     sha = digest(path) if path else None
+    if coerce(section.get("pretrained", False), bool, "model.pretrained"):
+        if path:
+            raise UserError("model.weights, model.pretrained: one of them")
+        sha = PRETRAINED
     initialiser = coerce(section["init"], str, "model.init")
     return model, initialiser, sha, coerce(section["weights_as"], str, "model.weights_as"), path
+
+
+def _from_library(library: str, name: str, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a network that is not ours: its version, or its file's content, names it."""
+    if name == "???":
+        raise UserError("model.name: name the network, model=timm model.name=NAME or model=FILE.py")
+    if library == "timm":
+        return "timm", args | {"name": name, "version": version("timm")}
+    sha = digest(name, "model")
+    FILES[sha] = name
+    return "file", args["args"] | {"sha256": sha}
 
 
 def _train(

@@ -65,7 +65,14 @@ def _store(words: Sequence[str]) -> int:
     return run(words)
 
 
+def _bench(words: Sequence[str]) -> int:
+    from lthbench.cli.benching import run
+
+    return run(words)
+
+
 SUBCOMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "bench": _bench,
     "list": _list,
     "plan": _plan,
     "report": _report,

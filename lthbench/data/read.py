@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lthbench.base.errors import UserError
-from lthbench.data.sets import SETS, DataSettings
+from lthbench.data.sets import DAMAGED, SETS, DataSettings, archive
 
 Bytes = NDArray[np.uint8]
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -70,7 +70,7 @@ def _load(name: str, version: str, root: str, download: bool) -> Arrays:
     if name.endswith(".npz"):
         if hashlib.sha256(Path(name).read_bytes()).hexdigest()[:32] != version:
             raise UserError(f"dataset: '{name}' has changed since its version was declared")
-        return _npz(Path(name))
+        return Arrays(*archive(name))
     if name.startswith("standin_"):
         return _standin(name)
     if download:
@@ -140,7 +140,7 @@ def _idx(path: Path) -> Bytes:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except DAMAGED as error:
         raise UserError(f"data set mnist: '{path}' is damaged: {error}") from None
 
 
@@ -151,7 +151,8 @@ def _cifar10(root: Path) -> Arrays | None:
         train = [_cifar_batch(path) for path in batches if path.is_file()]
         test = _cifar_batch(folder / "test_batch")
         return Arrays(np.concatenate([x for x, _ in train]), np.concatenate([y for _, y in train]), *test)
-    return _npz(root / "cifar10.npz") if (root / "cifar10.npz").is_file() else None
+    path = root / "cifar10.npz"
+    return Arrays(*archive(path)) if path.is_file() else None
 
 
 def _official_pickles(folder: Path) -> bool:
@@ -163,7 +164,8 @@ class _ArraysOnly(pickle.Unpickler):
     """CIFAR's own files are pickles of arrays and lists; nothing else is let in."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in {"_reconstruct", "ndarray", "dtype"}:
+        array = module.split(".")[0] == "numpy" and name in {"_reconstruct", "_frombuffer", "ndarray", "dtype"}
+        if array or (module, name) == ("_codecs", "encode"):  # how protocol 2 holds bytes
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"refused {module}.{name}")
 
@@ -174,21 +176,8 @@ def _cifar_batch(path: Path) -> tuple[Bytes, Bytes]:
             batch = _ArraysOnly(file, encoding="latin1").load()
         x = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return np.ascontiguousarray(x), np.asarray(batch["labels"], np.uint8)
-    except (pickle.UnpicklingError, KeyError, ValueError, EOFError, TypeError) as error:
+    except DAMAGED as error:
         raise UserError(f"data set cifar10: '{path}' is damaged: {error}") from None
-
-
-def _npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y, xt, yt = (file[key] for key in ("x_train", "y_train", "x_test", "y_test"))
-    except (KeyError, ValueError, OSError, EOFError) as error:
-        raise UserError(f"data set: '{path}' is damaged or has other arrays: {error}") from None
-    if x.dtype != np.uint8 or xt.dtype != np.uint8 or x.ndim not in (3, 4) or len(x) != len(y) or len(xt) != len(yt):
-        raise UserError(f"data set: '{path}' must hold uint8 images (N, H, W[, C]) with one label each")
-    if x.ndim == 3:
-        x, xt = x[..., None], xt[..., None]
-    return Arrays(x, y.astype(np.uint8), xt, yt.astype(np.uint8))
 
 
 def _download(name: str, root: Path) -> None:

@@ -6,11 +6,26 @@ Torch-free, so that a grid is planned without data. The content is checked again
 from __future__ import annotations
 
 import hashlib
+import pickle
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, aside
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+
+DAMAGED = (  # what readers of damaged files raise
+    AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, OverflowError, TypeError, ValueError,
+    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,6 +168,10 @@ class DataSettings(Settings):
         for name, value in (("mean", self.normalise.mean), ("std", self.normalise.std)):
             if self.normalise.kind == "channel" and len(value) not in (1, channels):
                 raise UserError(f"dataset.normalise.{name}: {len(value)} values for {channels} channels")
+        if self.normalise.kind == "channel" and min(self.normalise.std) <= 0:
+            raise UserError(f"dataset.normalise.std: {min(self.normalise.std)} is not positive")
+        if self.augment.pad < 0:
+            raise UserError(f"dataset.augment.pad: {self.augment.pad} is negative")
 
     @property
     def train_samples(self) -> int:
@@ -167,15 +186,34 @@ class DataSettings(Settings):
 
 def describe_file(path: str) -> dict[str, object]:
     """Version (sha256 of the file), shape, classes and count of an .npz with x_train, y_train, x_test, y_test."""
-    import numpy as np
-
     if not Path(path).is_file():
         raise UserError(f"dataset: no file '{path}'")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y = file["x_train"], file["y_train"]
-    except (KeyError, ValueError, OSError) as error:
-        raise UserError(f"dataset: '{path}' does not hold uint8 x_train, y_train, x_test, y_test: {error}") from None
-    shape = (1, *x.shape[1:]) if x.ndim == 3 else (x.shape[3], x.shape[1], x.shape[2])
+    x, y, *_ = archive(path)
+    shape = (x.shape[3], x.shape[1], x.shape[2])
     sha = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return {"version": sha[:32], "shape": list(shape), "classes": int(y.max()) + 1, "samples": len(x)}
+
+
+def archive(path: str | Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+    """x_train, y_train, x_test, y_test of an .npz file: images uint8 (N, H, W, C), labels uint8 (N,).
+
+    Raises UserError for a damaged file and for arrays that do not fit together.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x, y, xt, yt = (file[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    except DAMAGED as error:
+        raise UserError(f"data set: '{path}' is damaged or has other arrays: {error}") from None
+    if x.dtype != np.uint8 or xt.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[1:] != xt.shape[1:]:
+        raise UserError(f"data set: '{path}' must hold uint8 images (N, H, W[, C]), all of one shape")
+    if y.shape != x.shape[:1] or yt.shape != xt.shape[:1] or not len(y) or not len(yt):
+        raise UserError(f"data set: '{path}' must hold one label for each image, (N,)")
+    if y.dtype.kind not in "iu" or yt.dtype.kind not in "iu" or min(y.min(), yt.min()) < 0 or y.max() > 255:
+        raise UserError(f"data set: '{path}' must hold labels that are whole numbers from 0 to 255")
+    if yt.max() > y.max():
+        raise UserError(f"data set: '{path}' has the label {yt.max()} in y_test only")
+    if x.ndim == 3:
+        x, xt = x[..., None], xt[..., None]
+    return x, y.astype(np.uint8), xt, yt.astype(np.uint8)

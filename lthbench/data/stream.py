@@ -80,16 +80,9 @@ class TrainingStream:
     """
 
     def __init__(
-        self,
-        data: DataSettings,
-        size: int,
-        steps_per_epoch: int,
-        seed: int,
-        index: tuple[int, ...],
-        device: str = "cpu",
+        self, split: Split, augment: Augment, size: int, steps_per_epoch: int, seed: int, index: tuple[int, ...]
     ) -> None:
-        self.split = split(data, "train", device)
-        self.augment, self.seed, self.index, self.device = data.augment, seed, index, device
+        self.split, self.augment, self.seed, self.index = split, augment, seed, index
         self.size, self.steps_per_epoch = size, steps_per_epoch
         self._windows = _windows(self.split.x, self.augment.pad)
         self._epoch = -1
@@ -112,7 +105,7 @@ class TrainingStream:
     def _begin(self, epoch: int) -> None:
         self._epoch = epoch
         order = torch.randperm(len(self.split), generator=generator(self.seed, "order", *self.index, epoch))
-        self._order = order.to(self.device)
+        self._order = order.to(self.split.y.device)
         if self.augment.any:
             key = derive(self.seed, "augment", *self.index)
             self._dy, self._dx, self._flip = draws(key, epoch, self.split.samples, self.augment)

@@ -7,11 +7,15 @@ lacks, and each run's JSON is written as soon as its result is there.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lthbench.base.errors import UserError
+from lthbench.engine.graph import ancestors
+from lthbench.engine.keep import drop, living_plan
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.runner import Listener, Outcome
 from lthbench.engine.store import Damaged, Store
@@ -30,6 +34,7 @@ def run(
     device: str = "cpu",
     threads: int = 1,
     jobs: int = 1,
+    keep: str = "all",
 ) -> Outcome:
     """Compute all experiments and write their JSONs below `out`. Raises UserError before the first stage only."""
     goals = [goal for e in experiments for goal in e.goals]
@@ -45,8 +50,11 @@ def run(
         if event == "end" and facts["work"].stage in by_result:
             record.write(runs, record.record(by_result[facts["work"].stage], store, **computing))
 
-    trains = sum(isinstance(work.stage.settings, Train) for work in todo)
-    outcome = workers.run(max(1, min(jobs, trains)), goals, todo, store, [*listeners, write_record], device)
+    graph = list(ancestors(e.result for e in experiments))
+    token = uuid.uuid4().hex
+    jobs = max(1, min(jobs, sum(isinstance(work.stage.settings, Train) for work in todo)))
+    with living_plan(store, graph, token) if todo else nullcontext():
+        outcome = workers.run(jobs, goals, todo, store, [*listeners, write_record], device, token)
     for e in experiments:
         trained_on = e.trajectory in outcome.computed
         if e.result not in outcome.failed and (trained_on or not (runs / f"{e.id}.json").exists()):
@@ -54,6 +62,8 @@ def run(
                 record.write(runs, record.record(e, store, **computing))
             except (FileNotFoundError, Damaged) as error:
                 outcome.failed[e.result] = f"its result could not be read: {error}"
+    if keep == "needed" and not outcome.failed:
+        drop(store, graph, [e.roles["final"] for e in experiments], token)
     return outcome
 
 
@@ -84,6 +94,8 @@ def check(todo: Sequence[Work], device: str) -> None:
     for s in settings:
         if isinstance(s, Init) and s.path is not None:
             initialise.given(s.model, s.path)
+        if isinstance(s, Init) and s.weights == models.PRETRAINED:
+            initialise.pretrained(s.model)
         if isinstance(s, Init) and s.initialiser is not None:
             initialise.known(s.initialiser)
 

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -33,14 +32,22 @@ def default_jobs(device: str) -> int:
 
 
 def run(
-    jobs: int, goals: list[Goal], works: list[Work], store: Store, listeners: Iterable[Listener], device: str
+    jobs: int,
+    goals: list[Goal],
+    works: list[Work],
+    store: Store,
+    listeners: Iterable[Listener],
+    device: str,
+    token: str,
 ) -> Outcome:
-    """Compute goals with `jobs` workers; `works` is what is missing. What one leaves when it dies, others take over."""
+    """Compute goals with `jobs` workers; `works` is what is missing. What one leaves when it dies, others take over.
+
+    Workers of one command share its `token`: a stage that fails is tried once.
+    """
     if jobs == 1:
-        return Runner(store, KINDS, listeners, device).run(goals)
+        return Runner(store, KINDS, listeners, device, token=token).run(goals)
     if not hasattr(os, "fork"):
         raise UserError("jobs: this system cannot fork processes; use jobs=1")
-    token = uuid.uuid4().hex
     workers = [_start(goals, store, device, token) for _ in range(jobs)]
     tell = Teller(listeners)
     tell("planned", works=works)

@@ -33,7 +33,27 @@ MODELS = {
     "lenet_300_100": Model("lenet", 1, "fully connected 300-100 (LeCun et al. 1998; LTH section 2)"),
     "lenet_5_caffe": Model("lenet", 1, "two 5x5 convolutions, one hidden layer (Caffe's LeNet-5)"),
     "resnet_20": Model("resnet", 1, "CIFAR ResNet of 20 layers (He et al. 2016, section 4.2)"),
+    "resnet_32": Model("resnet", 1, "CIFAR ResNet of 32 layers"),
+    "resnet_44": Model("resnet", 1, "CIFAR ResNet of 44 layers"),
+    "resnet_56": Model("resnet", 1, "CIFAR ResNet of 56 layers"),
+    "resnet_110": Model("resnet", 1, "CIFAR ResNet of 110 layers"),
+    "conv_2": Model("conv", 1, "two convolutions (LTH section 3)"),
+    "conv_4": Model("conv", 1, "four convolutions (LTH section 3)"),
+    "conv_6": Model("conv", 1, "six convolutions (LTH section 3)"),
+    "small_cnn": Model("conv", 1, "two convolutions and two linear layers for MNIST"),
+    "vgg_11": Model("vgg", 1, "VGG-11 with BatchNorm for small images"),
+    "vgg_13": Model("vgg", 1, "VGG-13 with BatchNorm for small images"),
+    "vgg_16": Model("vgg", 1, "VGG-16 with BatchNorm for small images"),
+    "vgg_19": Model("vgg", 1, "VGG-19 with BatchNorm for small images"),
+    "wrn": Model("wrn", 1, "wide ResNet of any depth and width (Zagoruyko and Komodakis 2016)"),
+    "resnet_18": Model("others", 1, "torchvision's ResNet-18; small stem for images up to 64x64"),
+    "resnet_50": Model("others", 1, "torchvision's ResNet-50; small stem for images up to 64x64"),
+    "timm": Model("others", 1, "any network of timm, by name"),
+    "file": Model("others", 1, "a network of your own, from a file"),
 }
+
+PRETRAINED = "pretrained"  # in place of a file's sha256: the weights that a library has under the network's name
+FILES: dict[str, str] = {}  # where the users' own networks lie, by the sha256 that names them
 
 
 @dataclass(frozen=True)
@@ -88,8 +108,8 @@ def check(model: ModelSettings) -> None:
         )
 
 
-def digest(path: str) -> str:
-    """sha256 of a file with weights. Raises UserError if there is none."""
+def digest(path: str, where: str = "model.weights") -> str:
+    """sha256 of a file. Raises UserError naming `where` if there is none."""
     if not Path(path).is_file():
-        raise UserError(f"model.weights: no file '{path}'")
+        raise UserError(f"{where}: no file '{path}'")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from lthbench.base.seeds import derive
 from lthbench.models import ModelSettings, create
 
 INITIALISERS = ("pytorch", "kaiming_normal", "kaiming_normal_fan_out", "glorot_normal", "variance_scaling")
+PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, of a module around the network, of torch.compile
 
 
 def fresh(model: ModelSettings, scheme: str, seed: int, index: int) -> nn.Module:
@@ -45,15 +47,22 @@ def _draw(weight: Tensor, scheme: str) -> None:
         nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
+def pretrained(model: ModelSettings) -> nn.Module:
+    """A network of timm with the weights timm has for it. Raises UserError where they cannot be had."""
+    from lthbench.models.others import timm
+
+    return timm(model.shape, model.classes, **model.args, pretrained=True)  # type: ignore[arg-type]
+
+
 def given(model: ModelSettings, path: str) -> nn.Module:
     """A network with the weights of a file: safetensors, or a PyTorch state dict (nothing else is unpickled).
 
-    Wrappers (`state_dict`, `model`) and a prefix common to all names (`module.`) are taken off.
+    Wrappers (`state_dict`, `model`) and prefixes common to all names (`module.`) are taken off.
     Raises UserError naming the first name or shape that does not fit.
     """
     net = create(model)
-    weights = _unwrap(_load(path))
     wanted = net.state_dict()
+    weights = _unwrap(_load(path), wanted)
     for name, tensor in wanted.items():
         if name not in weights:
             if name.endswith("num_batches_tracked"):
@@ -88,15 +97,18 @@ def _load(path: str) -> dict[str, Tensor]:
         if inner is None:
             break
         loaded = inner
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise UserError(f"model.weights: '{path}' is no state dict of tensors")
     return loaded
 
 
-def _unwrap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in ("module.", "model.", "_orig_mod."):
-        if weights and all(name.startswith(prefix) for name in weights):
-            weights = {name[len(prefix) :]: tensor for name, tensor in weights.items()}
+def _unwrap(weights: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Take off what wrappers put before all names, until names are the network's own."""
+    while not any(name in wanted for name in weights):
+        prefix = next((p for p in PREFIXES if weights and all(name.startswith(p) for name in weights)), None)
+        if prefix is None:
+            break
+        weights = {name[len(prefix) :]: tensor for name, tensor in weights.items()}
     return weights
 
 

@@ -71,3 +71,23 @@ class CifarResNet(nn.Module):
 def resnet_20(shape: Shape, classes: int, width: float = 1.0, shortcut: str = "A") -> nn.Module:
     """20 layers; shortcut A has no parameters, B a 1x1 convolution with BatchNorm; `width` multiplies channels."""
     return CifarResNet(3, shape, classes, width, shortcut)
+
+
+def resnet_32(shape: Shape, classes: int, width: float = 1.0, shortcut: str = "A") -> nn.Module:
+    """32 layers."""
+    return CifarResNet(5, shape, classes, width, shortcut)
+
+
+def resnet_44(shape: Shape, classes: int, width: float = 1.0, shortcut: str = "A") -> nn.Module:
+    """44 layers."""
+    return CifarResNet(7, shape, classes, width, shortcut)
+
+
+def resnet_56(shape: Shape, classes: int, width: float = 1.0, shortcut: str = "A") -> nn.Module:
+    """56 layers."""
+    return CifarResNet(9, shape, classes, width, shortcut)
+
+
+def resnet_110(shape: Shape, classes: int, width: float = 1.0, shortcut: str = "A") -> nn.Module:
+    """110 layers."""
+    return CifarResNet(18, shape, classes, width, shortcut)

@@ -245,7 +245,7 @@ class Run(Settings):
     def start(self) -> Stage:
         """The network that training, or pruning a given network, starts from."""
         if self.weights is not None:
-            return initial.given(self.model, self.weights, self.weights_path or "")
+            return initial.given(self.model, self.weights, self.weights_path)
         return initial.init(self.model, self.initialiser, self.seed)
 
     @property

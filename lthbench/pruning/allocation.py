@@ -35,7 +35,7 @@ class Allocation(Settings):
         for kind, rate in self.rates.items():
             try:
                 valid = 0 <= Fraction(rate) < 1
-            except ValueError:
+            except (ValueError, ZeroDivisionError):
                 valid = False
             if not valid:
                 raise UserError(f"allocation.rates.{kind}: '{rate}' is not a number in 0 <= r < 1")

@@ -72,7 +72,7 @@ def parse_sparsity(value: object) -> Fraction | int:
     """`sparsity` as exact text: a Fraction in [0, 1), or the n of `level:n`. Raises UserError for anything else."""
     text = str(value).strip()
     if text.startswith("level:"):
-        if text[6:].isdigit():
+        if text[6:].isdecimal():
             return int(text[6:])
         raise UserError(f"sparsity: '{text}' is not level:n with n = 0, 1, 2, ...")
     if isinstance(value, (list, tuple)):

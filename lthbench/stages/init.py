@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lthbench.base.settings import Settings, aside
 from lthbench.engine.graph import Stage, stage
 from lthbench.engine.runner import Job
-from lthbench.models import ModelSettings, digest
+from lthbench.models import PRETRAINED, ModelSettings, digest
 
 KIND, VERSION = "init", 1
 
@@ -16,7 +16,8 @@ KIND, VERSION = "init", 1
 class Init(Settings):
     """`index` 0 is the run's own initialisation, 1 + r that of reinitialisation control r.
 
-    Given weights are named by the file's sha256; then initialiser and seed mean nothing and are None.
+    Given weights are named by the file's sha256 (or as `pretrained`, by the network's name in its library); then
+    initialiser and seed mean nothing and are None.
     """
 
     model: ModelSettings
@@ -32,8 +33,8 @@ def init(model: ModelSettings, initialiser: str, seed: int, index: int = 0) -> S
     return stage(KIND, VERSION, Init(model, initialiser, seed, index, None), {})
 
 
-def given(model: ModelSettings, sha256: str, path: str) -> Stage:
-    """A network with the weights of a file."""
+def given(model: ModelSettings, sha256: str, path: str | None) -> Stage:
+    """A network with the weights of a file, or those its library has."""
     return stage(KIND, VERSION, Init(model, None, None, 0, sha256, path), {})
 
 
@@ -44,7 +45,9 @@ def compute(job: Job) -> None:
 
     settings = job.stage.settings
     assert isinstance(settings, Init)
-    if settings.path is not None:
+    if settings.weights == PRETRAINED:
+        net = initialise.pretrained(settings.model)
+    elif settings.path is not None:
         if digest(settings.path) != settings.weights:
             raise ValueError(f"'{settings.path}' has changed since the run was planned")
         net = initialise.given(settings.model, settings.path)

@@ -102,7 +102,7 @@ def compute(job: Job) -> None:
     assert isinstance(s, Train)
     run = _begin(job, s)
     per_epoch = run.stream.steps_per_epoch
-    measured = _measurements(job.missing, s.first)
+    measured = _measurements(job.missing, s.first, job.resume)
     bests = {d.step: _BestSoFar(job, d.step) for d in job.missing if isinstance(d, At) and isinstance(d.step, Best)}
     asked = {d.step for d in job.missing if isinstance(d, At) and isinstance(d.step, int)}
     last, begun = max(asked | set(measured) | {run.step}), run.step
@@ -132,7 +132,7 @@ def compute(job: Job) -> None:
             _save(job, run, stop, stop in asked)
             saved = time.monotonic()
     for best in bests.values():
-        best.finish(run)
+        best.finish()
     if points:
         job.store.extend_curve(job.stage, points)
     for name in job.store.names(job.stage.id):
@@ -142,12 +142,13 @@ def compute(job: Job) -> None:
 
 def _begin(job: Job, s: Train) -> Trajectory:
     """The trajectory at the step from which the plan says it goes on."""
-    from lthbench.data.stream import TrainingStream
+    from lthbench.data.stream import TrainingStream, split
     from lthbench.training.checkpoint import Checkpoint, part
     from lthbench.training.loop import Trajectory
 
     steps = s.recipe.steps_per_epoch(s.data.train_samples)
-    stream = TrainingStream(s.data, s.recipe.batch, steps, s.seed, s.index, job.device)
+    samples = split(s.data, "train", job.device)
+    stream = TrainingStream(samples, s.data.augment, s.recipe.batch, steps, s.seed, s.index)
     if job.resume is not None:
         names = job.store.names(job.stage.id)
         if resume_file(job.resume) in names:
@@ -168,15 +169,16 @@ def _begin(job: Job, s: Train) -> Trajectory:
     return Trajectory(start, moments, s.recipe, stream, s.first, s.first, job.device)
 
 
-def _measurements(missing: Iterable[Demand], first: int) -> dict[int, set[str]]:
-    """Which splits are measured after which step."""
+def _measurements(missing: Iterable[Demand], first: int, resume: int | None) -> dict[int, set[str]]:
+    """Which splits are measured after which step; what lies before a resumption has been measured."""
     measured: dict[int, set[str]] = {}
     for demand in missing:
         if isinstance(demand, At) and isinstance(demand.step, Best):
             demand = Points(demand.step.split, demand.step.every, demand.step.until)
         if isinstance(demand, Points):
             for step in demand.steps(first):
-                measured.setdefault(step, set()).add(demand.split)
+                if resume is None or step > resume:
+                    measured.setdefault(step, set()).add(demand.split)
     return measured
 
 
@@ -237,7 +239,8 @@ class _BestSoFar:
         if split != best.split or not asked or not self.covers < step <= best.until:
             return
         value = values["loss"] if best.by == "val.loss" else -values["accuracy"]
-        if value is not None and (self.value is None or value < self.value):
+        better = value is not None and (self.value is None or value < self.value)
+        if better or (step == best.until and self.checkpoint is None):  # no finite point: it ends as it is
             self.value, self.step, self.checkpoint = value, step, run.checkpoint()
 
     def save(self, covers: int) -> None:
@@ -245,10 +248,9 @@ class _BestSoFar:
         self.covers = max(self.covers, covers)
         self._write(progress_file(self.best))
 
-    def finish(self, run: Trajectory) -> None:
-        """Write the best point under its own name; a run without a finite point has diverged, and ends as it is."""
-        if self.checkpoint is None:
-            self.step, self.checkpoint = run.step, run.checkpoint()
+    def finish(self) -> None:
+        """Write the best point under its own name, the same bytes however often it was saved on the way."""
+        self.covers = self.best.until
         self._write(state_file(self.best))
         self.job.store.remove(self.job.stage.id, progress_file(self.best))
 

@@ -1,0 +1,250 @@
+"""The rows of the bench. Each is measured in this process, or in processes started for it, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lthbench.bench import reference
+from lthbench.bench.measure import Row, ratio, row, seconds
+from lthbench.data.sets import Augment, Normalise
+from lthbench.data.stream import Split, TrainingStream
+from lthbench.engine.graph import Stage
+from lthbench.engine.store import Store
+from lthbench.evaluation.counts import multiply_adds
+from lthbench.models import ModelSettings
+from lthbench.models.initialise import fresh
+from lthbench.training.checkpoint import Checkpoint, Tensors
+from lthbench.training.loop import Trajectory
+from lthbench.training.recipe import LrSchedule, Recipe
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One training row: network, data shape, recipe, and how many steps make a block."""
+
+    name: str
+    model: str
+    shape: tuple[int, int, int]
+    samples: int
+    recipe: Recipe
+    augment: Augment
+    block: int
+    normalise: Normalise = field(default_factory=lambda: Normalise("channel", (0.3,), (0.3,)))
+
+    def network(self) -> Checkpoint:
+        settings = ModelSettings.of(self.model, {}, self.shape, 10)
+        return Checkpoint.of(settings, fresh(settings, "kaiming_normal", 0, 0), {})
+
+    def masks(self, share: float = 0.5) -> Tensors:
+        """A random half of every weight matrix."""
+        draws = torch.Generator().manual_seed(0)
+        weights = self.network().network().named_parameters()
+        return {name: torch.rand(p.shape, generator=draws) < share for name, p in weights if p.dim() > 1}
+
+    def data(self) -> tuple[Tensor, Tensor]:
+        """Random images uint8 (N, H, W, C) and labels: throughput does not depend on what they show."""
+        draws = torch.Generator().manual_seed(0)
+        channels, height, width = self.shape
+        x = torch.randint(0, 256, (self.samples, height, width, channels), generator=draws, dtype=torch.uint8)
+        return x, torch.randint(0, 10, (self.samples,), generator=draws)
+
+    def ours(self, masked: bool = True) -> Trajectory:
+        x, y = self.data()
+        split = Split(x, y, torch.arange(len(y)), self.normalise)
+        steps = self.recipe.steps_per_epoch(len(y))
+        stream = TrainingStream(split, self.augment, self.recipe.batch, steps, 0, (0, 0))
+        start = self.network().masked(self.masks()) if masked else self.network()
+        return Trajectory(start, {}, self.recipe, stream, 0)
+
+    def by_hand(self) -> Callable[[int, int], None]:
+        x, y = self.data()
+        net = self.network().masked(self.masks()).network()
+        make = reference.adam if self.recipe.optimizer == "adam" else reference.sgd
+        images = x.permute(0, 3, 1, 2).contiguous()
+        run: Callable[[int, int], None] = reference.trainer(
+            net, images, y, self.normalise.mean, self.normalise.std, self.masks(), make(net), self.recipe.batch,
+            self.augment.pad, self.augment.flip, self.recipe.precision == "bf16",
+        )  # fmt: skip
+        return run
+
+
+_ADAM = Recipe("adam", 1.2e-3, 60, LrSchedule("constant"))
+_SGD = Recipe("sgd", 0.1, 128, LrSchedule("constant"), momentum=0.9, weight_decay=1e-4)
+_CROP = Augment(4, True)
+LENET = Setup("LeNet-300-100, MNIST, batch 60", "lenet_300_100", (1, 28, 28), 60000, _ADAM, Augment(), 200)
+RESNET = Setup("ResNet-20, CIFAR-10, batch 128, float32", "resnet_20", (3, 32, 32), 50000, _SGD, _CROP, 2)
+SETUPS = [
+    LENET,
+    replace(LENET, name="LeNet-300-100, MNIST, batch 128", recipe=replace(_ADAM, batch=128), block=150),
+    replace(
+        LENET, name="LeNet-5-Caffe, MNIST, batch 100", model="lenet_5_caffe", recipe=replace(_ADAM, batch=100), block=15
+    ),
+    RESNET,
+    replace(RESNET, name="ResNet-20, CIFAR-10, batch 128, bf16", recipe=replace(_SGD, precision="bf16"), block=1),
+]
+
+
+def _advance(trajectory: Trajectory, steps: int) -> None:
+    trajectory.run(trajectory.step + steps)
+
+
+def training(blocks: int) -> Iterator[Row]:
+    """Our loop against the reference loop: same masks, precision and augmentation."""
+    for setup in SETUPS:
+        ours, by_hand, n = setup.ours(), setup.by_hand(), setup.block
+        starts = itertools.count(0, n)
+        yield ratio(
+            f"training: {setup.name}",
+            partial(_advance, ours, n),
+            lambda run=by_hand, at=starts, n=n: run(k := next(at), k + n),  # type: ignore[misc]
+            blocks,
+            f"{n} steps",
+        )
+
+
+def peak(blocks: int) -> Iterator[Row]:
+    """Share of the machine's matrix-product rate (2048 x 2048, float32) that training reaches."""
+    a = torch.rand(2048, 2048)
+    for setup in (LENET, RESNET):
+        ours = setup.ours()
+        macs = sum(multiply_adds(setup.network().network(), setup.shape).values())
+        work = 3 * 2 * macs * setup.recipe.batch * setup.block  # forward, and two products backward
+        shares = []
+        for _ in range(blocks + 1):
+            rate = 2 * 2048**3 / seconds(lambda: a @ a)
+            shares.append(100 * work / seconds(partial(_advance, ours, setup.block)) / rate)
+        yield row(f"share of matrix-product peak: {setup.name}", shares[1:], "%")
+
+
+def masks(blocks: int) -> Iterator[Row]:
+    """What masks cost: a masked step against a dense one."""
+    for setup in (LENET, RESNET):
+        masked, dense = (partial(_advance, setup.ours(masked=m), setup.block) for m in (True, False))
+        yield ratio(f"masked step against dense step: {setup.name}", masked, dense, blocks, f"{setup.block} steps")
+
+
+def data(blocks: int) -> Iterator[Row]:
+    """What batches cost: their share of training the same steps."""
+    for setup in (LENET, RESNET):
+        ours, n = setup.ours(), setup.block
+        shares = []
+        for i in range(blocks + 1):
+            batches = seconds(lambda t=ours, begin=i * n, n=n: [t.stream.batch(begin + j) for j in range(n)])  # type: ignore[misc]
+            shares.append(100 * batches / seconds(partial(_advance, ours, n)))
+        yield row(f"batches, share of a step: {setup.name}", shares[1:], "%")
+
+
+def states(blocks: int) -> Iterator[Row]:
+    """What a state with its optimiser state and a logged epoch cost, as a share of an epoch of training."""
+    ours = LENET.ours()
+    steps = ours.stream.steps_per_epoch
+    with tempfile.TemporaryDirectory() as folder:
+        store, stage = Store(folder), Stage()
+        stage.id, stage.text = "0" * 32, "{}"
+        shares = []
+        for _ in range(blocks + 1):
+            epoch = seconds(lambda: ours.run(ours.step + 100)) * steps / 100
+
+            def save() -> None:
+                store.write(stage, "o.safetensors", ours.moments(), {})
+                store.write(stage, "s.safetensors", *ours.checkpoint().pack())
+                store.extend_curve(stage, {"train": {ours.step: {"loss": ours.epoch_loss()}}})
+
+            shares.append(100 * seconds(save) / epoch)
+    yield row("a state and a logged epoch, share of an epoch: LeNet-300-100", shares[1:], "%", "one state an epoch")
+
+
+def workers(blocks: int) -> Iterator[Row]:
+    """Throughput of two one-thread workers over that of one."""
+    context = multiprocessing.get_context("spawn")
+    pipes = []
+    for _ in range(2):
+        here, there = context.Pipe()
+        context.Process(target=_worker, args=(there,), daemon=True).start()
+        pipes.append(here)
+    for pipe in pipes:
+        pipe.recv()
+
+    def work(count: int) -> None:
+        for pipe in pipes[:count]:
+            pipe.send(LENET.block * 3)
+        for pipe in pipes[:count]:
+            pipe.recv()
+
+    gains = [2 * seconds(lambda: work(1)) / seconds(lambda: work(2)) for _ in range(blocks + 1)]
+    for pipe in pipes:
+        pipe.send(0)
+    yield row("two workers: throughput over one", gains[1:], "x", LENET.name)
+
+
+def _worker(pipe) -> None:  # type: ignore[no-untyped-def]
+    torch.set_num_threads(1)
+    ours = LENET.ours()
+    ours.run(50)
+    pipe.send(None)
+    while steps := pipe.recv():
+        ours.run(ours.step + steps)
+        pipe.send(None)
+
+
+def commands(blocks: int) -> Iterator[Row]:
+    """Whole commands, in seconds: start-up, refusal, planning 10,000 runs, the demo, and the demo again."""
+    few = max(3, min(5, blocks))
+    sparsities = ",".join(f"{0.5 + i * 0.0049:.4f}" for i in range(100))
+    grid = ["rewind=init,early,lr,finetune,none", "seed=range(20)", f"sparsity={sparsities}", "-m"]
+    with tempfile.TemporaryDirectory() as folder:
+        place = [f"out={folder}/out"]
+        yield row("--help", _times(["--help"], few), "s")
+        yield row("bad input refused", _times(["sparsty=0.5"], few, 2), "s")
+        geometric = ["schedule=geometric", "schedule.rounds=5", *place]
+        yield row(
+            "plan of 10,000 runs", _times(["plan", *grid, *geometric], 3), "s", "whole command, torch's import included"
+        )
+        demos = [_times(["table=demo", f"out={folder}/demo{i}"], 1)[0] for i in range(3)]
+        yield row("the demo from nothing", demos, "s", "one worker a core")
+        yield row("the demo again", _times(["table=demo", f"out={folder}/demo0"], few), "s", "nothing computed")
+        _many_results(Path(folder) / "demo0", 10_000)
+        yield row("report over 10,000 results", _times(["report", f"out={folder}/demo0"], 3), "s")
+
+
+def _times(words: list[str], count: int, code: int = 0) -> list[float]:
+    """Seconds of a command, run so many times; it must end with the exit code."""
+
+    def once() -> None:
+        done = subprocess.run([sys.executable, "-m", "lthbench", *words], capture_output=True, text=True)
+        if done.returncode != code:
+            raise RuntimeError(f"lthbench {' '.join(words)}: exit code {done.returncode}: {done.stderr.strip()[-200:]}")
+
+    return [seconds(once) for _ in range(count)]
+
+
+def _many_results(out: Path, count: int) -> None:
+    """Copies of the demo's results under made-up ids, up to so many."""
+    paths = sorted((out / "runs").glob("*.json"))
+    found = [json.loads(path.read_text()) for path in paths]
+    for i in range(count - len(found)):
+        value = found[i % len(found)] | {"id": f"{i:032x}"}
+        (out / "runs" / f"{i:032x}.json").write_text(json.dumps(value))
+
+
+ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "training": training,
+    "peak": peak,
+    "masks": masks,
+    "data": data,
+    "states": states,
+    "workers": workers,
+    "commands": commands,
+}
