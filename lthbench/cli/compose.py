@@ -2,7 +2,8 @@
 
 A real composition costs 40-100 ms, so there is one for each distinct set of group choices; values are then set
 on plain copies of it. Keys that the composition does not have are refused, `+key` included: the YAML files are
-the schema, and the typed settings below check the values.
+the schema (where one says `{}`, any key may come), and the typed settings below check the values. What a value
+refers to by `${...}` is looked up as Hydra would.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import copy
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -23,6 +24,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lthbench.base.errors import UserError, near
 
@@ -56,7 +58,10 @@ class Composer:
         assert hydra is not None
         self.loader = hydra.config_loader
         self.parser = OverridesParser.create(config_loader=self.loader)
-        self.search = [] if extra_dir is None else [f"hydra.searchpath=[file://{os.path.abspath(extra_dir)}]"]
+        if extra_dir is not None:
+            path = self.loader.config_search_path  # type: ignore[attr-defined]
+            path.append("own", f"file://{os.path.abspath(extra_dir)}")
+            self.loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
         self._parsed: dict[str, Override] = {}
         self._choices: dict[str, Choice] = {}
         self._bases: dict[tuple[str, ...], Config] = {}
@@ -64,10 +69,13 @@ class Composer:
     def parse(self, line: str) -> Override:
         """Parse one override string."""
         if line not in self._parsed:
+            if line.lstrip("+~").partition("=")[0] == "" or ("=" not in line and not line.startswith("~")):
+                raise UserError(f"'{line}' is no setting; settings are key=value")
             try:
                 self._parsed[line] = self.parser.parse_override(line)
             except HydraException as error:
-                raise UserError(f"cannot read '{line}': {str(error).splitlines()[0]}") from None
+                hint = "; quote it: key='\"...\"'" if "token recognition" in str(error) else ""
+                raise UserError(f"cannot read '{line}': {str(error).splitlines()[0]}{hint}") from None
         return self._parsed[line]
 
     def values(self, line: str) -> list[Choice]:
@@ -75,6 +83,8 @@ class Composer:
         override = self.parse(line)
         if override.is_delete():
             raise UserError(f"'{line}': nothing can be deleted from the settings")
+        if override.package is not None:
+            raise UserError(f"'{line}': a choice has its place; leave out '@{override.package}'")
         key = override.key_or_group
         if key.startswith("hydra"):
             raise UserError(f"'{key}' is Hydra's own; here grids and folders are set by -m, out and store")
@@ -82,7 +92,10 @@ class Composer:
             return [self._choice(key, override.value(), line.lstrip("+"))]
         if not override.is_discrete_sweep():
             raise UserError(f"{key}: a grid needs discrete values")
-        return [self.choice(f"{key}={text}") for text in override.sweep_string_iterator()]
+        choices = [self.choice(f"{key}={text}") for text in override.sweep_string_iterator()]
+        if not choices:
+            raise UserError(f"'{line}' holds no value")
+        return choices
 
     def choice(self, line: str) -> Choice:
         """A single-valued override as a choice."""
@@ -92,7 +105,10 @@ class Composer:
         return self._choices[line]
 
     def _choice(self, key: str, value: Any, line: str) -> Choice:
-        return Choice(key, value, line, self.loader.repository.group_exists(key))  # type: ignore[attr-defined]
+        group = self.loader.repository.group_exists(key)  # type: ignore[attr-defined]
+        if group and not isinstance(value, str):
+            raise UserError(f"'{line}': {key} is chosen by name{near(value, self.loader.get_group_options(key))}")
+        return Choice(key, value, line, group)
 
     def compose(self, choices: Iterable[Choice]) -> Config:
         """The configuration with these choices; the later one wins."""
@@ -102,18 +118,31 @@ class Composer:
         for choice in latest.values():
             if not choice.group:
                 _set(config, choice)
+        if any("${" in str(choice.value) for choice in latest.values()):
+            with one_line():
+                config = cast(Config, OmegaConf.to_container(OmegaConf.create(config), resolve=True))
         return config
 
     def _base(self, groups: tuple[str, ...]) -> Config:
         if groups not in self._bases:
             with one_line():
-                composed = self.loader.load_configuration("config", [*groups, *self.search], run_mode=RunMode.RUN)
+                composed = self.loader.load_configuration("config", list(groups), run_mode=RunMode.RUN)
                 OmegaConf.set_struct(composed, False)
                 composed.pop("hydra")
                 plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
             assert isinstance(plain, dict)
-            self._bases[groups] = {str(k): v for k, v in plain.items()}
+            self._bases[groups] = {str(k): _opened(v) for k, v in plain.items()}
         return self._bases[groups]
+
+
+class Open(dict[str, Any]):
+    """A group of settings that takes any key: written `{}` in the YAML files."""
+
+
+def _opened(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _opened(v) for k, v in value.items()} if value else Open()
 
 
 def _set(config: Config, choice: Choice) -> None:
@@ -122,13 +151,19 @@ def _set(config: Config, choice: Choice) -> None:
     node: Any = config
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, Open):
+        node.setdefault(last, None)
     if not isinstance(node, dict) or last not in node:
         parts = choice.key.split(".")
         raise UserError(f"unknown key '{choice.key}'{_nearest(config, parts)}")
     was = node[last]
-    if isinstance(was, dict) and not isinstance(choice.value, dict):
-        raise UserError(f"'{choice.key}' is a group of settings; say {choice.key}.{next(iter(was), 'name')}=...")
-    node[last] = choice.value
+    if not isinstance(was, dict):
+        node[last] = choice.value
+    elif isinstance(choice.value, dict):
+        for key, value in choice.value.items():
+            _set(config, replace(choice, key=f"{choice.key}.{key}", value=value))
+    else:
+        raise UserError(f"'{choice.key}' is a group of settings; say {choice.key}.{next(iter(was), 'NAME')}=...")
 
 
 def _nearest(config: Config, parts: list[str]) -> str:
@@ -145,7 +180,7 @@ def _nearest(config: Config, parts: list[str]) -> str:
 
 @contextmanager
 def composer(extra_dir: str | None) -> Iterator[Composer]:
-    """A composer over this installation's configuration and, before it, a folder of the user's."""
+    """A composer over this installation's configuration and, after it, a folder of the user's."""
     if extra_dir is not None and not os.path.isdir(extra_dir):
         raise UserError(f"--config-dir: no folder '{extra_dir}'")
     with one_line(), initialize_config_dir(conf_dir(), job_name="lthbench", version_base="1.3"):
@@ -159,6 +194,8 @@ def one_line() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_line(error)) from None
+    except YAMLError as error:
+        raise UserError(" ".join(str(error).split())) from None
 
 
 def _line(error: BaseException) -> str:

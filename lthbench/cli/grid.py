@@ -62,16 +62,17 @@ class Grid:
 def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
     """Compose and check every point of a command before anything is computed."""
     table, rest = _table(composer, overrides)
+    top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
     if table is None:
+        if top["only"] is not None:
+            raise UserError(f"only={top['only']} chooses rows of a table; name one with table=NAME")
         for line in rest:
             if not multirun and len(composer.values(line)) > 1:
                 raise UserError(f"'{line}' is a list where one value belongs; -m runs a grid, one run a value")
         rows = [Row("", {}, {})]
-        top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
         name, title = "grid", "Grid"
     else:
-        rows = [Row(row.pop("label"), table["settings"], row) for row in table["rows"]]
-        top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
+        rows = [Row(str(row.pop("label")), table["settings"], row) for row in table["rows"]]
         name, title = table["name"], table["title"]
         if top["only"] is not None:
             chosen = [row for row in rows if str(top["only"]) in row.label]
@@ -138,14 +139,20 @@ def _table(composer: Composer, overrides: Sequence[str]) -> tuple[Config | None,
     name = choices[0].value
     if name is None:
         return None, rest
-    table = composer.compose([composer.choice(f"table={name}")])["table"]
+    table = composer.compose([composer.choice(f"table={name}")]).get("table") or {}
     for key in table:
         if key not in ("title", "settings", "rows"):
             raise UserError(f"table {name}: unknown key '{key}'{near(key, ('title', 'settings', 'rows'))}")
-    for number, row in enumerate(table.get("rows", []), 1):
-        if "label" not in row:
+    made = {"settings": {}, "title": name, "rows": None, **table, "name": name}
+    made["settings"] = made["settings"] or {}
+    if not isinstance(made["settings"], dict):
+        raise UserError(f"table {name}: settings are no 'key: value' pairs")
+    if not isinstance(made["rows"], list) or not made["rows"]:
+        raise UserError(f"table {name} has no rows")
+    for number, row in enumerate(made["rows"], 1):
+        if not isinstance(row, dict) or "label" not in row:
             raise UserError(f"table {name}: row {number} has no label")
-    return {"settings": {}, "title": name, **table, "name": name}, rest
+    return made, rest
 
 
 def _varied(choices: Iterable[Choice], rest: Sequence[str], composer: Composer) -> str:

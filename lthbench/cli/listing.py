@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> int:
         }
         what = GROUP_NAMES.get(parsed.what, parsed.what)
         if what is not None and what not in topics:
-            raise UserError(f"list: nothing is called '{parsed.what}'{near(parsed.what, [*topics, *groups])}")
+            raise UserError(f"list: nothing is called '{parsed.what}'{near(parsed.what, topics)}")
         for topic in [what] if what else list(topics):
             table = Table(title=topic, title_justify="left", box=None, show_header=False, title_style="bold")
             table.add_column(no_wrap=True)
@@ -54,7 +54,7 @@ def _options(compose: Composer, group: str, extra_dir: str | None, verbose: bool
     def rows() -> Rows:
         found: Rows = []
         for option in compose.loader.get_group_options(group):
-            path = next(p for d in (extra_dir, conf_dir()) if d and (p := Path(d) / group / f"{option}.yaml").is_file())
+            path = next(p for d in (conf_dir(), extra_dir) if d and (p := Path(d) / group / f"{option}.yaml").is_file())
             text = path.read_text()
             what = text.splitlines()[0].lstrip("# ") if text.startswith("#") else ""
             found.append((option, f"{what}\n{_settings(group, text)}" if verbose else what))

@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # a broken pipe shows here, not when Python ends
+        return code
     except UserError as error:
         print(f"lthbench: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -48,7 +50,7 @@ def _dispatch(arguments: list[str]) -> int:
     if "--version" in names:
         print(f"lthbench {__version__}")
         return 0
-    if HYDRA_FLAGS & set(names) or any(o.startswith("hydra/") for o in overrides):
+    if HYDRA_FLAGS & set(names) or any(_hydras(o) for o in overrides):
         return _hydra(flags, overrides)
     from lthbench.cli.execute import execute
 
@@ -105,7 +107,7 @@ def _hydra(flags: list[str], overrides: list[str]) -> int:
     from lthbench.cli.compose import conf_dir, one_line
 
     if not {"--shell-completion", "-sc", "--help", "-h", "--hydra-help"} & set(flags):
-        _check_keys(overrides, config_dir(flags))
+        _check(overrides, config_dir(flags), runs=not HYDRA_FLAGS & {flag.split("=", 1)[0] for flag in flags})
     running = False
 
     @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
@@ -132,13 +134,22 @@ def _hydra(flags: list[str], overrides: list[str]) -> int:
     return 0
 
 
-def _check_keys(overrides: list[str], extra_dir: str | None) -> None:
-    """Refuse keys that the settings do not have: Hydra lets `+key` add them."""
+def _hydras(override: str) -> bool:
+    """Whether this names one of Hydra's own plugins: `hydra/launcher=...`."""
+    return override.lstrip("+").startswith("hydra/")
+
+
+def _check(overrides: list[str], extra_dir: str | None, runs: bool) -> None:
+    """Refuse what Hydra would let pass: keys that `+` adds and, for what it `runs`, settings that mean nothing."""
     from lthbench.cli.compose import composer
+    from lthbench.cli.grid import expand
 
     with composer(extra_dir) as compose:
-        ours = [o for o in overrides if not o.lstrip("+").startswith("hydra")]
-        compose.compose(choice for line in ours for choice in compose.values(line)[:1])
+        ours = [o for o in overrides if not o.startswith(("hydra.", "hydra/"))]
+        if not runs:
+            compose.compose(choice for line in ours for choice in compose.values(line)[:1])
+        elif expand(compose, ours, multirun=True).config.get("table"):
+            raise UserError("a table is expanded here, not by Hydra's launchers: leave out table or hydra/...")
 
 
 def script() -> None:

@@ -28,7 +28,7 @@ from lthbench.training.recipe import Recipe
 Config = Mapping[str, Any]
 _RECIPE = (
     "optimizer", "lr", "batch", "momentum", "nesterov", "betas", "eps", "weight_decay", "decay", "label_smoothing",
-    "clip", "drop_last", "precision",
+    "clip", "drop_last", "precision", "compile",
 )  # fmt: skip
 
 

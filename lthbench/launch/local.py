@@ -74,6 +74,7 @@ def prepare(device: str, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

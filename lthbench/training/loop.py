@@ -47,6 +47,13 @@ class Trajectory:
         self._masked = [parameters[name] for name in self.mask]
         self._masks = [_like(parameters[name], kept) for name, kept in self.mask.items()]
         self.optimizer = _optimizer(self.net, recipe)
+        self._forward: Any = torch.compile(self.net) if recipe.compile else self.net
+        self._scaler = torch.amp.GradScaler(torch.device(device).type) if recipe.precision == "fp16" else None
+        if self._scaler and "scale" in moments:
+            self._scaler.load_state_dict(
+                self._scaler.state_dict()
+                | {"scale": moments["scale"].item(), "_growth_tracker": int(moments["growth"].item())}
+            )
         self._drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.net.modules())
         self._loss = moments.get("loss", torch.zeros(())).to(device)  # summed since the epoch began
         for name, parameter in parameters.items():
@@ -62,9 +69,11 @@ class Trajectory:
     def run(self, until: int) -> None:
         """Train until `until` steps are done. Nothing in here waits for the device."""
         net, recipe, optimizer, stream = self.net, self.recipe, self.optimizer, self.stream
+        forward, scaler = self._forward, self._scaler
         cast: Any = nullcontext()
-        if recipe.precision == "bf16":
-            cast = torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+        if recipe.precision != "float32":
+            half = torch.bfloat16 if recipe.precision == "bf16" else torch.float16
+            cast = torch.autocast(torch.device(self.device).type, dtype=half)
         net.train()
         for step in range(self.step, until):
             if step % stream.steps_per_epoch == 0:
@@ -76,14 +85,20 @@ class Trajectory:
                 group["lr"] = lr
             x, y = stream.batch(step)
             with cast:
-                loss = F.cross_entropy(net(x), y, label_smoothing=recipe.label_smoothing)
+                loss = F.cross_entropy(forward(x), y, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (scaler.scale(loss) if scaler else loss).backward()
             if self._masks:
                 torch._foreach_mul_([p.grad for p in self._masked], self._masks)  # type: ignore[misc,arg-type]
             if recipe.clip:
+                if scaler:
+                    scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-            optimizer.step()
+            if scaler:
+                scaler.step(optimizer)  # leaves the step out where gradients overflowed; it counts all the same
+                scaler.update()
+            else:
+                optimizer.step()
             self._loss += loss.detach()
         self.step = max(self.step, until)
 
@@ -109,6 +124,9 @@ class Trajectory:
             for key, value in state.items():
                 if isinstance(value, Tensor):
                     tensors[f"{names[parameter]}/{key}"] = value  # type: ignore[index]
+        if self._scaler:
+            state = self._scaler.state_dict()
+            tensors |= {"scale": torch.tensor(state["scale"]), "growth": torch.tensor(state["_growth_tracker"])}
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 

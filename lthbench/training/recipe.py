@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 
 from lthbench.base.errors import UserError, near
-from lthbench.base.settings import Settings
+from lthbench.base.settings import Settings, later
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "linear")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "fp16")
 
 
 def one_of(value: str, words: tuple[str, ...], where: str) -> None:
@@ -54,7 +54,9 @@ class Recipe(Settings):
     """Optimiser, learning rate, batches and loss.
 
     `decay` says what weight decay acts on: `all` parameters or only `weights` (not biases, not BatchNorm).
-    `clip` bounds the gradient norm (0: off). `precision` is float32 or bf16 (autocast; weights stay float32).
+    `clip` bounds the gradient norm (0: off). `precision` is float32, bf16 or fp16 (autocast, fp16 with loss scaling;
+    weights stay float32).
+    `compile` runs the network through torch.compile, which changes bits and is worth it for long runs.
     """
 
     optimizer: str
@@ -71,6 +73,7 @@ class Recipe(Settings):
     clip: float = 0.0
     drop_last: bool = False
     precision: str = "float32"
+    compile: bool = later(False)
 
     def __post_init__(self) -> None:
         one_of(self.optimizer, OPTIMIZERS, "train.optimizer")
@@ -79,8 +82,15 @@ class Recipe(Settings):
         one_of(self.decay, ("all", "weights"), "train.decay")
         if self.batch < 1:
             raise UserError(f"train.batch: {self.batch} is less than 1")
-        if self.lr < 0:
-            raise UserError(f"train.lr: {self.lr} is negative")
+        for name in ("lr", "momentum", "eps", "weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name}: {getattr(self, name)} is negative")
+        if self.schedule.warmup < 0:
+            raise UserError(f"train.schedule.warmup: {self.schedule.warmup} is negative")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"train.betas: {self.betas} is not two numbers in 0 <= b < 1")
+        if not 0 <= self.label_smoothing <= 1:
+            raise UserError(f"train.label_smoothing: {self.label_smoothing} is not in 0 <= e <= 1")
         if self.nesterov and not self.momentum:
             raise UserError("train.nesterov needs train.momentum > 0")
 
