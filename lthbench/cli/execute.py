@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from lthbench.report.board import Board, board
 
 LAUNCHERS = ("local",)
 SOUPS = ("none",)
+DEVICES = r"cpu|mps|cuda(:\d+)?"
 
 
 def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> int:
@@ -32,16 +34,17 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     with composer(extra_dir) as compose:
         grid = expand(compose, overrides, multirun)
     config = grid.config
-    _supported(config)
+    supported(config)
     out, store = folders(config)
-    local.writable(out)
-    local.writable(store.root)
+    local.writable(out, "out")
+    local.writable(store.root, "store")
     runs = grid.experiments
+    listeners: list[Listener] = [ProgressBar(), *tracker(config)]
+    local.check(runs, store, config["device"], config["threads"])
     seeds = len({cell.seed for cell in grid.cells})
-    say(f"{grid.title}: {len(runs)} runs, {seeds} seed{'s' * (seeds > 1)}, results in {out}")
+    say(f"{grid.title}: {_count(len(runs), 'run')}, {_count(seeds, 'seed')}, results in {out}")
     if grid.collapsed:
         say(f"{grid.collapsed} points of the grid say the same as others and run once")
-    listeners: list[Listener] = [ProgressBar(), *tracker(config)]
     outcome = local.run(
         runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
     )
@@ -68,8 +71,11 @@ def execute_composed(config: Any) -> None:
     from lthbench.programs import experiment
 
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    supported(plain)
     out, store = folders(plain)
-    outcome = local.run([experiment(resolve(plain, set()))], store, out, [], plain["device"], plain["threads"])
+    runs = [experiment(resolve(plain, set()))]
+    local.check(runs, store, plain["device"], plain["threads"])
+    outcome = local.run(runs, store, out, [], plain["device"], plain["threads"])
     print(outcome)
     if outcome.failed:
         raise RuntimeError("; ".join(outcome.failed.values()))
@@ -77,8 +83,11 @@ def execute_composed(config: Any) -> None:
 
 def folders(config: dict[str, Any]) -> tuple[Path, Store]:
     """Where results go, and the store."""
+    for word in ("out", "store"):
+        if config[word] == "" or (config[word] is None and word == "out"):
+            raise UserError(f"{word}: name a folder")
     out = Path(str(config["out"]))
-    return out, Store(Path(str(config["store"])) if config["store"] else out / "store")
+    return out, Store(out / "store" if config["store"] is None else Path(str(config["store"])))
 
 
 def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> Board:
@@ -100,13 +109,16 @@ def results(cells: Iterable[Cell], runs: Path) -> Iterable[tuple[str, str, dict[
         yield cell.label, asked, record.read(path) if path.exists() else None
 
 
-def _supported(config: dict[str, Any]) -> None:
+def supported(config: dict[str, Any]) -> None:
+    """Raise a UserError for what no run's identity holds, so that nothing below would look at it."""
     for word, known in (("launcher", LAUNCHERS), ("soup", SOUPS)):
         name = config[word]["name"]
         if name not in known:
             raise UserError(f"{word}: unknown '{name}'{near(name, known)}")
     if config["keep"] not in KEEPS:
         raise UserError(f"keep: unknown '{config['keep']}'{near(config['keep'], KEEPS)}")
+    if not re.fullmatch(DEVICES, str(config["device"])):
+        raise UserError(f"device: '{config['device']}' is not cpu, cuda, cuda:0, cuda:1, ... or mps")
     for word in ("threads", "jobs"):
         number = config[word]
         if not (number is None and word == "jobs") and (type(number) is not int or number < 1):
@@ -118,6 +130,10 @@ def jobs_of(config: dict[str, Any]) -> int:
     from lthbench.launch.workers import default_jobs
 
     return config["jobs"] or default_jobs(config["device"])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def say(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lthbench.cli.compose import composer
-from lthbench.cli.execute import folders
+from lthbench.cli.execute import folders, supported
 from lthbench.cli.grid import expand
 from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.engine.graph import ancestors
@@ -39,6 +39,7 @@ def run(words: Sequence[str]) -> int:
     overrides, multirun, extra_dir = overrides_of(words)
     with composer(extra_dir) as compose:
         grid = expand(compose, overrides, multirun)
+    supported(grid.config)
     runs = grid.experiments
     goals = [goal for e in runs for goal in e.goals]
     stages = list(ancestors(e.result for e in runs))

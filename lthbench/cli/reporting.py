@@ -93,9 +93,12 @@ def show(words: Sequence[str]) -> int:
     """Print one result."""
     arguments = parser("show", "One result: settings, metrics, sparsities, where each number comes from.")
     arguments.add_argument("id", help="a result's id, or its first letters")
-    arguments.add_argument("place", nargs="*", help="out=DIR")
+    arguments.add_argument("place", nargs="*", default=[], help="out=DIR")
     arguments.add_argument("--json", action="store_true", help="the whole file")
     parsed = arguments.parse_args(words)
+    for word in parsed.place:
+        if not word.startswith(PLACES):
+            raise UserError(f"show: '{word}' has no meaning here; it takes an id and out=DIR")
     with composer(None) as compose:
         out, _ = folders(compose.compose(c for o in parsed.place for c in compose.values(o)))
     found = sorted((out / "runs").glob(f"{parsed.id}*.json"))

@@ -8,21 +8,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
 from lthbench.base.errors import UserError
-from lthbench.base.settings import build, coerce
-from lthbench.data.sets import SETS, DataSettings, describe_file, standin
+from lthbench.base.settings import Settings, build, coerce
+from lthbench.data.sets import SETS, Augment, DataSettings, describe_file, standin
 from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
-from lthbench.programs.run import Pruner, Retrain, Rewind, Run
+from lthbench.programs.run import Retrain, Rewind, Run
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
-from lthbench.pruning.criteria import CriterionSettings
+from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import parse_sparsity
 from lthbench.pruning.prunable import known
+from lthbench.pruning.scoring import Scoring
+from lthbench.stages.prune import Pruner
 from lthbench.training.recipe import Recipe
 
 Config = Mapping[str, Any]
@@ -30,14 +33,15 @@ _RECIPE = (
     "optimizer", "lr", "batch", "momentum", "nesterov", "betas", "eps", "weight_decay", "decay", "label_smoothing",
     "clip", "drop_last", "precision", "compile",
 )  # fmt: skip
+_SCORING = ("rounds", "spacing", "regrow", "batches", "batch", "per_class", "mode", "dtype")
 
 
 def resolve(config: Config, explicit: set[str]) -> Run:
     """The run that a configuration describes. Raises UserError for whatever the configuration alone shows wrong."""
-    scale = config["scale"]
-    data = _cached(_data, config["dataset"], data_root(config), bool(scale["standin"]))
+    scale = _cached(_scale, config["scale"])
+    data = _cached(_data, config["dataset"], data_root(config), scale.standin)
     model, initialiser, weights, weights_as, path = _cached(
-        _model, config["model"], data.text, 1.0 if "model.width" in explicit else scale["width"], data
+        _model, config["model"], data.text, 1.0 if "model.width" in explicit else scale.width, data
     )
     lengths = {"train.epochs", "train.iterations"} & explicit
     recipe, steps, every = _cached(_train, config["train"], data.text, scale, bool(lengths), data)
@@ -50,7 +54,7 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         data=data,
         recipe=recipe,
         steps=steps,
-        pruner=_pruner(config["pruner"], seed),
+        pruner=_pruner(config["pruner"], seed, data),
         allocation=_cached(_allocation, config["allocation"]),
         prunable=_preset(config["prunable"]),
         schedule=_cached(_schedule, config["schedule"]),
@@ -65,6 +69,31 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         weights_as=weights_as,
         weights_path=path,
     )
+
+
+@dataclass(frozen=True)
+class Scale(Settings):
+    """How much smaller than published: see conf/scale/paper.yaml."""
+
+    name: str
+    length: float
+    steps: int | None
+    width: float
+    seeds: int | None
+    sparsities: int | None
+    standin: bool
+
+    def __post_init__(self) -> None:
+        if not self.name.replace("-", "_").isidentifier():
+            raise UserError(f"scale.name: '{self.name}' is no plain word")  # it is part of a file's name
+        for name in ("length", "steps", "width", "seeds", "sparsities"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"scale.{name}: {value} is not positive")
+
+
+def _scale(section: dict[str, Any]) -> Scale:
+    return build(Scale, section, "scale")
 
 
 def data_root(config: Config) -> str:
@@ -101,7 +130,11 @@ def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings
         raise UserError("dataset.name: name the file, dataset=npz dataset.name=FILE.npz")
     if use_standin and name in SETS:
         name = standin(name)
-        section |= {"name": name, "version": "official", "validation": min(section["validation"], 64)}
+        section |= {
+            "name": name,
+            "version": "official",
+            "validation": min(coerce(section["validation"], int, "dataset.validation"), 64),
+        }
     if name.endswith(".npz"):
         found = describe_file(name)
         section |= {**found, "version": section["version"] or found["version"]}
@@ -141,7 +174,7 @@ def _from_library(library: str, name: str, args: dict[str, Any]) -> tuple[str, d
 
 
 def _train(
-    section: dict[str, Any], _: str, scale: Config, explicit: bool, data: DataSettings
+    section: dict[str, Any], _: str, scale: Scale, explicit: bool, data: DataSettings
 ) -> tuple[Recipe, int, int | None]:
     """The recipe, its length in steps, and the distance of measured points in steps."""
     schedule = section["schedule"]
@@ -154,8 +187,8 @@ def _train(
     steps = iterations if iterations is not None else round((epochs or 0) * per_epoch)
     if steps < 0:
         raise UserError(f"train.{'epochs' if iterations is None else 'iterations'}: the length is negative")
-    factor = 1.0 if explicit else scale["length"]
-    limit = None if explicit else scale["steps"]
+    factor = 1.0 if explicit else scale.length
+    limit = None if explicit else scale.steps
     scaled = min(max(1, round(steps * factor)), limit or steps) if steps else 0
 
     def in_steps(value: Any, unit: Any, where: str) -> int:
@@ -165,10 +198,11 @@ def _train(
         of_all = {"ratio": steps, "epoch": per_epoch, "iteration": 1}[unit]
         return round(number * of_all * (scaled / steps if steps else 1))
 
+    milestones = coerce(schedule["milestones"], tuple[float, ...], "train.schedule.milestones")
     made = {
         "kind": schedule["kind"],
         "gamma": schedule["gamma"],
-        "milestones": [in_steps(m, schedule["unit"], "train.schedule.milestones") for m in schedule["milestones"]],
+        "milestones": [in_steps(m, schedule["unit"], "train.schedule.milestones") for m in milestones],
         "warmup": in_steps(schedule["warmup"], schedule["unit"], "train.schedule.warmup"),
         "total": scaled if schedule["kind"] in ("cosine", "linear") else 0,
     }
@@ -178,14 +212,21 @@ def _train(
     recipe = build(Recipe, {k: section[k] for k in _RECIPE} | {"schedule": made}, "train")
     every = None
     if section["evaluate"]["every"] is not None:
-        every = max(1, in_steps(section["evaluate"]["every"], section["evaluate"]["unit"], "train.evaluate.every"))
+        if (distance := coerce(section["evaluate"]["every"], float, "train.evaluate.every")) <= 0:
+            raise UserError(f"train.evaluate.every: {distance} is not positive")
+        every = max(1, in_steps(distance, section["evaluate"]["unit"], "train.evaluate.every"))
     return recipe, scaled, every
 
 
-def _pruner(section: Config, seed: int) -> Pruner:
-    args = {k: v for k, v in section.items() if k not in ("criterion", "program")}
-    name = coerce(section["criterion"], str, "pruner.criterion")
-    return Pruner(CriterionSettings.of(name, args, seed), coerce(section["program"], str, "pruner.program"))
+def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
+    how = {k: section[k] for k in _SCORING if k in section}
+    args = {k: v for k, v in section.items() if k not in ("criterion", "program", *how)}
+    criterion = CriterionSettings.of(coerce(section["criterion"], str, "pruner.criterion"), args, seed)
+    if CRITERIA[criterion.name].data:
+        how |= {"data": replace(data, augment=Augment()), "seed": seed}
+    scoring = build(Scoring, how, "pruner")
+    program = coerce(section["program"], str, "pruner.program")
+    return Pruner(criterion, program, None if scoring == Scoring() else scoring)
 
 
 def _exact(value: Any, where: str) -> str:

@@ -28,11 +28,18 @@ def run(words: Sequence[str]) -> int:
     lines = "\n".join(f"  {name:8} {what}" for name, what in ACTIONS.items())
     arguments = parser("store", f"What the store holds.\n\n{lines}")
     arguments.add_argument("action", choices=list(ACTIONS))
-    arguments.add_argument("words", nargs="*", metavar="ID|out=DIR|store=DIR", help="an id for explain; the places")
+    arguments.add_argument(
+        "words", nargs="*", default=[], metavar="ID|out=DIR|store=DIR", help="an id for explain; the places"
+    )
     arguments.add_argument("--yes", action="store_true", help="prune: do it")
     parsed = arguments.parse_args(words)
     places = [w for w in parsed.words if "=" in w]
     names = [w for w in parsed.words if "=" not in w]
+    for word in parsed.words:
+        if not word.startswith(("out=", "store=")) and not (word in names and parsed.action == "explain"):
+            raise UserError(
+                f"store {parsed.action}: '{word}' has no meaning here; the places are out=DIR and store=DIR"
+            )
     with composer(None) as compose:
         out, store = folders(compose.compose(c for o in places for c in compose.values(o)))
     if not store.root.is_dir():

@@ -109,6 +109,10 @@ class Normalise(Settings):
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
 
+    def __post_init__(self) -> None:
+        if any(s <= 0 for s in self.std):
+            raise UserError(f"dataset.normalise.std: {list(self.std)} are not all positive")
+
 
 @dataclass(frozen=True)
 class Augment(Settings):
@@ -116,6 +120,10 @@ class Augment(Settings):
 
     pad: int = 0
     flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pad < 0:
+            raise UserError(f"dataset.augment.pad: {self.pad} is negative")
 
     @property
     def any(self) -> bool:

@@ -7,9 +7,11 @@ lacks, and each run's JSON is written as soon as its result is there.
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,14 @@ from lthbench.engine.plan import Work, plan
 from lthbench.engine.runner import Listener, Outcome
 from lthbench.engine.store import Damaged, Store
 from lthbench.launch import workers
+from lthbench.models import ModelSettings
 from lthbench.programs import Experiment, record
+from lthbench.pruning.allocation import Allocation, Layer, groups
+from lthbench.pruning.density import Density
+from lthbench.pruning.prunable import prunable
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
+from lthbench.stages.prune import Prune
 from lthbench.stages.train import Train
 
 
@@ -36,12 +43,11 @@ def run(
     jobs: int = 1,
     keep: str = "all",
 ) -> Outcome:
-    """Compute all experiments and write their JSONs below `out`. Raises UserError before the first stage only."""
+    """Compute all experiments, which `check` has passed, and write their JSONs below `out`."""
     goals = [goal for e in experiments for goal in e.goals]
     todo = plan(goals, store)
     if todo:
         prepare(device, threads)
-        check(todo, device)
     runs = out / "runs"
     by_result = {e.result: e for e in experiments}
     computing: dict[str, Any] = {"device": device, "threads": threads}
@@ -57,7 +63,7 @@ def run(
         outcome = workers.run(jobs, goals, todo, store, [*listeners, write_record], device, token)
     for e in experiments:
         trained_on = e.trajectory in outcome.computed
-        if e.result not in outcome.failed and (trained_on or not (runs / f"{e.id}.json").exists()):
+        if e.result not in outcome.failed and (trained_on or not _recorded(runs / f"{e.id}.json")):
             try:
                 record.write(runs, record.record(e, store, **computing))
             except (FileNotFoundError, Damaged) as error:
@@ -81,8 +87,25 @@ def prepare(device: str, threads: int) -> None:
         raise UserError(f"device={device} is not here: {str(error).splitlines()[0]}") from None
 
 
-def check(todo: Sequence[Work], device: str) -> None:
-    """Refuse, before anything is computed, models that cannot take their inputs and data that is not there."""
+def _recorded(path: Path) -> bool:
+    """Whether a run's JSON is there and whole."""
+    try:
+        return path.exists() and bool(record.read(path))
+    except UserError:
+        return False
+
+
+def check(experiments: Sequence[Experiment], store: Store, device: str, threads: int) -> None:
+    """Refuse what is only seen with torch, the model or the data at hand, before anything is computed or written.
+
+    Where nothing is missing nothing is checked, and torch is not imported.
+    """
+    todo = plan([goal for e in experiments for goal in e.goals], store)
+    if not todo:
+        return
+    prepare(device, threads)
+    import torch
+
     from lthbench import models
     from lthbench.data.read import load
     from lthbench.models import initialise
@@ -99,14 +122,31 @@ def check(todo: Sequence[Work], device: str) -> None:
             initialise.pretrained(s.model)
         if isinstance(s, Init) and s.initialiser is not None:
             initialise.known(s.initialiser)
+    for model, allocation, preset in _prunings(todo):
+        with torch.device("meta"):
+            weights = prunable(models.create(model), preset)
+        layers = {name: Layer(w.kind, w.parameter.numel(), w.parameter.numel()) for name, w in weights.items()}
+        groups(allocation, layers, Density(Fraction(1)), 1)
 
 
-def writable(folder: Path) -> None:
-    """Raise a UserError if results cannot be written to a folder; creates nothing that was not there."""
+def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str]]:
+    """Each network that is pruned, with the weights that are counted and how they are shared out."""
+    return {
+        (start.model, s.allocation, s.prunable)
+        for work in todo
+        if isinstance(s := work.stage.settings, Prune)
+        for start in (a.settings for a in ancestors([work.stage]))
+        if isinstance(start, Init)
+    }
+
+
+def writable(folder: Path, word: str) -> None:
+    """Raise a UserError if results cannot be written to a folder; leaves nothing that was not there."""
     place = folder
-    while not place.exists():
+    while not os.path.lexists(place):
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(
-            f"out: '{folder}' cannot be written ('{place}' is {'read-only' if place.is_dir() else 'a file'})"
-        )
+    try:
+        with tempfile.TemporaryDirectory(prefix=".lthbench-", dir=place):
+            pass
+    except OSError as error:
+        raise UserError(f"{word}: '{folder}' cannot be written ('{place}': {error.strerror})") from None

@@ -19,7 +19,7 @@ def prune_after_training(run: Run) -> Experiment:
         return done.finish(net)
 
     for number, density in enumerate(run.rounds, 1):
-        mask = prune(net, run.criterion, run.allocation, run.prunable, density, run.rates_applied)
+        mask = prune(net, run.pruner, run.allocation, run.prunable, density, run.rates_applied, start)
         done.add(f"mask {number}", mask)
         if number == len(run.rounds) and run.control == "reinit":
             net = run.train_fresh(mask)

@@ -15,7 +15,7 @@ def prune_at_init(run: Run) -> Experiment:
     if not run.rounds:
         net = trajectory.at(train(start, run.recipe, run.data, run.seed), run.dense_steps)
         return done.add("dense", net).finish(net)
-    mask = prune(start, run.criterion, run.allocation, run.prunable, run.rounds[0], run.rates_applied)
+    mask = prune(start, run.pruner, run.allocation, run.prunable, run.rounds[0], run.rates_applied, start)
     if run.control == "reinit":
         net = run.train_fresh(mask)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -15,14 +16,15 @@ from lthbench.engine.store import Output, Points
 from lthbench.models import ModelSettings
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
-from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.density import Density, parse_sparsity
 from lthbench.stages import init as initial
 from lthbench.stages import train as trajectory
 from lthbench.stages.evaluate import evaluate
+from lthbench.stages.prune import Pruner
 from lthbench.stages.train import train
 from lthbench.training.recipe import LrSchedule, Recipe
 
+MOST_ROUNDS = 1000
 UNITS = ("ratio", "epoch", "iteration")
 MOMENTS = ("default", "zero", "restore", "keep")
 RETRAINS = {
@@ -60,13 +62,10 @@ class Retrain(Settings):
     moments: str = "default"
     lr: float | None = None
 
-
-@dataclass(frozen=True)
-class Pruner(Settings):
-    """A criterion and the program it is used in."""
-
-    criterion: CriterionSettings
-    program: str
+    def __post_init__(self) -> None:
+        for value, where in ((self.epochs, "retrain.epochs"), (self.lr, "retrain.lr")):
+            if value is not None and value < 0:
+                raise UserError(f"{where}: {value} is negative")
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,28 @@ class Run(Settings):
                 raise UserError(f"{where}: unknown choice '{value}'{near(value, known)}")
         if self.seed < 0:
             raise UserError(f"seed: {self.seed} is negative")
-        if self.allocation.name == "by_kind" and not isinstance(parse_sparsity(self.sparsity), int):
-            raise UserError("allocation=by_kind removes rates a round: say sparsity=level:n, not a sparsity")
+        self._check_rounds()
         if self.select == "best_val_loss" and not self.data.validation:
             raise UserError("select=best_val_loss needs dataset.validation > 0")
         if self.select != "last" and not self.every:
             raise UserError(f"select={self.select} needs train.evaluate.every")
         if self.rounds and self.pruner.program == "after_training":
             self._check_retraining()
+
+    def _check_rounds(self) -> None:
+        target = parse_sparsity(self.sparsity)
+        if self.allocation.name == "by_kind":
+            if not isinstance(target, int):
+                raise UserError("allocation=by_kind removes rates a round: say sparsity=level:n, not a sparsity")
+            if self.schedule.name == "geometric":
+                raise UserError("allocation=by_kind needs schedule=iterative or oneshot: its rates count the rounds")
+        rate = self.schedule.rate
+        if isinstance(target, int):
+            too_many = target > MOST_ROUNDS
+        else:
+            too_many = self.schedule.name == "iterative" and float(1 - target) < (1 - Fraction(rate)) ** MOST_ROUNDS
+        if too_many:
+            raise UserError(f"sparsity: {self.sparsity} takes more than {MOST_ROUNDS} rounds of schedule.rate={rate}")
 
     def _check_retraining(self) -> None:
         unit = f"{self.rewind.k} {self.rewind.unit}"
@@ -154,10 +167,6 @@ class Run(Settings):
         """How many rounds of rates one pruning takes at once (one-shot to level n: n)."""
         target = parse_sparsity(self.sparsity)
         return target if isinstance(target, int) and len(self.rounds) == 1 else 1
-
-    @property
-    def criterion(self) -> CriterionSettings:
-        return self.pruner.criterion
 
     @property
     def given_dense(self) -> bool:

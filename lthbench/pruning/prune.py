@@ -9,6 +9,7 @@ from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings, Subject
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
+from lthbench.pruning.scoring import Scoring, draw
 from lthbench.pruning.select import Tensors, keep_top
 from lthbench.training.checkpoint import Checkpoint
 
@@ -19,25 +20,36 @@ def prune(
     allocation: Allocation,
     preset: str,
     density: Density | None,
-    rounds: int = 1,
+    rates_applied: int = 1,
+    scoring: Scoring | None = None,
+    initial: Tensors | None = None,
 ) -> Tensors:
     """The mask (bool, True = kept, by parameter name) that a criterion leaves of a network.
 
-    What the checkpoint has already lost stays lost. A network that has diverged is ranked with its values that
-    are not finite as 0: the result is as meaningless as the network, and flagged with it.
+    What the checkpoint has already lost stays lost. `initial` are the weights at initialisation, for criteria that
+    look at them. A network that has diverged is ranked with its values that are not finite as 0: the result is as
+    meaningless as the network, and flagged with it.
     """
-    net = checkpoint.network()
+    scoring = scoring or Scoring()
+    net = checkpoint.network().to(getattr(torch, scoring.dtype)).train(scoring.mode == "train")
     found = prunable(net, preset)
-    alive = {
-        name: checkpoint.mask.get(name, torch.ones_like(w.parameter, dtype=torch.bool)) for name, w in found.items()
-    }
-    draws = None if criterion.seed is None else generator(criterion.seed, "score")
     weights = {name: w.parameter for name, w in found.items()}
-    scores = CRITERIA[criterion.name].score(Subject(net, weights, alive, draws), **criterion.args)
-    if checkpoint.diverged_at is not None:
-        scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
+    original = {name: w.detach().clone() for name, w in weights.items()}
+    alive = {name: checkpoint.mask.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in weights.items()}
     layers = {name: Layer(w.kind, w.parameter.numel(), int(alive[name].sum())) for name, w in found.items()}
-    mask: Tensors = {}
-    for names, kept in groups(allocation, layers, density, rounds):
-        mask |= keep_top({name: scores[name] for name in names}, kept, {name: alive[name] for name in names})
-    return {name: mask[name] for name in weights}
+    mask = alive
+    for number, step in enumerate(scoring.densities(density)):
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(original[name] * mask[name])
+        draws = None if criterion.seed is None else generator(criterion.seed, "score")
+        subject = Subject(net, checkpoint.model.shape, weights, mask, original, draw(scoring, number), initial, draws)
+        scores = CRITERIA[criterion.name].score(subject, **criterion.args)
+        if checkpoint.diverged_at is not None:
+            scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
+        pool = alive if scoring.regrow else mask
+        chosen: Tensors = {}
+        for names, kept in groups(allocation, layers, step, rates_applied):
+            chosen |= keep_top({n: scores[n] for n in names}, kept, {n: pool[n] for n in names})
+        mask = {name: chosen[name] for name in weights}
+    return mask

@@ -101,7 +101,8 @@ def terminal(board: Board, console: Console) -> None:
     """Print the leaderboard."""
     head, rows = grid(board)
     best = _best(board)
-    table = Table(title=f"{board.title}: test accuracy, %, n = {board.seeds()}", title_justify="left")
+    console.print(f"{board.title}: test accuracy, %, n = {board.seeds()}", markup=False, highlight=False)
+    table = Table()
     table.add_column(head[0], overflow="fold")
     for column in head[1:]:
         table.add_column(column, justify="right")

@@ -4,40 +4,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lthbench.base.settings import Settings
+from lthbench.base.settings import Settings, later
 from lthbench.engine.graph import Ref, Stage, stage
 from lthbench.engine.runner import Job
 from lthbench.pruning.allocation import Allocation
-from lthbench.pruning.criteria import CriterionSettings
+from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import Density
+from lthbench.pruning.scoring import Scoring
 
 KIND, VERSION = "prune", 1
 
 
 @dataclass(frozen=True)
+class Pruner(Settings):
+    """A criterion, how it is run, and the program it is used in."""
+
+    criterion: CriterionSettings
+    program: str
+    scoring: Scoring | None = later(None)
+
+
+@dataclass(frozen=True)
 class Prune(Settings):
     """`density` is the share of the original count that stays, as exact text; None where `by_kind` rates decide,
-    which are then applied `rounds` times to what is left."""
+    which are then applied `rounds` times to what is left. `scoring` None: one look at the weights, without data."""
 
     criterion: CriterionSettings
     allocation: Allocation
     prunable: str
     density: str | None
     rounds: int | None
+    scoring: Scoring | None = later(None)
 
 
 def prune(
     net: Ref,
-    criterion: CriterionSettings,
+    pruner: Pruner,
     allocation: Allocation,
     preset: str,
     density: Density | None,
     rounds: int = 1,
+    initial: Ref | None = None,
 ) -> Stage:
-    """The mask that a criterion leaves of a state."""
+    """The mask that a criterion leaves of a state; `initial` is the initial state, for criteria that look at it."""
     exact = str(density) if density is not None else None
-    settings = Prune(criterion, allocation, preset, exact, None if density is not None else rounds)
-    return stage(KIND, VERSION, settings, {"net": net})
+    rates = None if density is not None else rounds
+    settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring)
+    inputs = {"net": net}
+    if initial is not None and CRITERIA[pruner.criterion.name].initial:
+        inputs["initial"] = initial
+    return stage(KIND, VERSION, settings, inputs)
 
 
 def compute(job: Job) -> None:
@@ -49,5 +65,8 @@ def compute(job: Job) -> None:
     packed = job.input("net")
     assert isinstance(s, Prune) and packed is not None
     density = Density.parse(s.density) if s.density else None
-    mask = take(Checkpoint.unpack(packed), s.criterion, s.allocation, s.prunable, density, s.rounds or 1)
+    first = job.input("initial")
+    initial = Checkpoint.unpack(first).weights if first else None
+    net = Checkpoint.unpack(packed)
+    mask = take(net, s.criterion, s.allocation, s.prunable, density, s.rounds or 1, s.scoring, initial)
     job.store.write(job.stage, "out.safetensors", mask, {})

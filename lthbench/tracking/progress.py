@@ -51,7 +51,9 @@ class ProgressBar:
             self.inside.pop(facts["work"].stage, None)
         elif event == "failed":
             self.inside.pop(facts["stage"], None)
-            self.console.print(f"[red]failed:[/red] {facts['stage']!r}: {facts['error']}", highlight=False)
+            self.console.print(
+                f"[red]failed:[/red] {facts['stage']!r}: {facts['error']}", highlight=False, soft_wrap=True
+            )
         elif event == "finished":
             self._show("")
             self.bar.stop()

@@ -55,12 +55,12 @@ class Trajectory:
                 | {"scale": moments["scale"].item(), "_growth_tracker": int(moments["growth"].item())}
             )
         self._drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.net.modules())
-        self._loss = moments.get("loss", torch.zeros(())).to(device)  # summed since the epoch began
+        self._loss = moments.get("loss", torch.zeros(())).to(device, copy=True)  # summed since the epoch began
         for name, parameter in parameters.items():
             if state := part(moments, name):
                 kept = _like(parameter, self.mask[name]) if name in self.mask else None
                 self.optimizer.state[parameter] = {
-                    key: value.to(device)
+                    key: value.to(device, copy=True)
                     if value.dim() == 0
                     else _like(parameter, value) * (1 if kept is None else kept)
                     for key, value in state.items()

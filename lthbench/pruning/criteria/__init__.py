@@ -6,7 +6,7 @@ weight, larger = kept. It leaves the network, its gradients and buffers and all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -22,37 +22,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a criterion looks at.
+    """What a criterion looks at: a private copy of the network, as the mask leaves it.
 
-    weights: the prunable weights by name. mask: which of them are still there (bool, True = kept).
-    generator: the stream (seed, score) of the run, for criteria with `random=True`; else None.
+    shape: (channels, height, width) of one input. weights: the prunable parameters by name, zero where pruned.
+    mask: which are still there (bool, True = kept). original: their values before any mask of this pruning.
+    batches: scoring batches, images (B, C, H, W) and labels (B,), for criteria with `data=True`. initial: the
+    values at initialisation, for criteria with `initial=True`. generator: the stream (seed, score), for criteria
+    with `random=True`.
     """
 
     model: nn.Module
+    shape: tuple[int, ...]
     weights: Mapping[str, Tensor]
     mask: Mapping[str, Tensor]
+    original: Mapping[str, Tensor]
+    batches: Sequence[tuple[Tensor, Tensor]] = ()
+    initial: Mapping[str, Tensor] | None = None
     generator: torch.Generator | None = None
+
+    def gradient(self) -> dict[str, Tensor]:
+        """The gradient of the mean cross-entropy over all batches, by weight; however they are split, the same."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        images = sum(len(y) for _, y in self.batches)
+        total = {name: torch.zeros_like(w) for name, w in self.weights.items()}
+        for x, y in self.batches:
+            loss = cross_entropy(self.model(x), y, reduction="sum") / images
+            grads = torch.autograd.grad(loss, list(self.weights.values()))
+            for name, g in zip(self.weights, grads):
+                total[name] += g
+        return total
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A registered criterion; `random`: its scores depend on the seed."""
+    """A registered criterion. `random`: its scores depend on the seed; `data`: on images; `initial`: on the
+    initial weights too."""
 
     name: str
     version: int
     score: Callable[..., dict[str, Tensor]]
-    random: bool
     what: str
+    random: bool
+    data: bool
+    initial: bool
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, *, version: int, random: bool = False) -> Callable[[Any], Any]:
+def criterion(
+    name: str, *, version: int, random: bool = False, data: bool = False, initial: bool = False
+) -> Callable[[Any], Any]:
     """Register the decorated function; raise `version` when its numbers change."""
 
     def register(score: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-        CRITERIA[name] = Criterion(name, version, score, random, (score.__doc__ or "").strip().splitlines()[0])
+        what = (score.__doc__ or "").strip().splitlines()[0]
+        CRITERIA[name] = Criterion(name, version, score, what, random, data, initial)
         return score
 
     return register
