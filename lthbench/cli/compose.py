@@ -60,7 +60,7 @@ class Composer:
         self.parser = OverridesParser.create(config_loader=self.loader)
         if extra_dir is not None:
             path = self.loader.config_search_path  # type: ignore[attr-defined]
-            path.append("own", f"file://{os.path.abspath(extra_dir)}")
+            path.prepend("own", f"file://{os.path.abspath(extra_dir)}", "schema")  # Hydra wants schema last
             self.loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
         self._parsed: dict[str, Override] = {}
         self._choices: dict[str, Choice] = {}
