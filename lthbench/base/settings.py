@@ -26,6 +26,7 @@ from lthbench.base.errors import UserError, near
 
 T = TypeVar("T", bound="Settings")
 _ABSENT = object()
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def later(neutral: Any) -> Any:
@@ -63,13 +64,15 @@ def identity(settings: Any) -> dict[str, Any]:
 
 def canonical(value: Any) -> str:
     """One text a value: sorted keys, no spaces, no NaN; nested settings by their own text."""
+    if type(value) in (str, int):  # most values; the rest of this function is slow
+        return _encode(value) if type(value) is str else str(value)
     if isinstance(value, Settings):
         return value.text
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{json.dumps(k)}:{canonical(value[k])}" for k in sorted(value)) + "}"
+        return "{" + ",".join([f"{_encode(k)}:{canonical(value[k])}" for k in sorted(value)]) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(canonical, value)) + "]"
-    return json.dumps(value, allow_nan=False)
+    return _encode(value)
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -8,7 +8,7 @@ refers to by `${...}` is looked up as Hydra would.
 
 from __future__ import annotations
 
-import copy
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -64,6 +64,7 @@ class Composer:
             self.loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
         self._parsed: dict[str, Override] = {}
         self._choices: dict[str, Choice] = {}
+        self._values: dict[str, list[Choice]] = {}
         self._bases: dict[tuple[str, ...], Config] = {}
 
     def parse(self, line: str) -> Override:
@@ -80,6 +81,11 @@ class Composer:
 
     def values(self, line: str) -> list[Choice]:
         """The choices of an override: one, or one for each value of a sweep."""
+        if line not in self._values:
+            self._values[line] = self._read(line)
+        return self._values[line]
+
+    def _read(self, line: str) -> list[Choice]:
         override = self.parse(line)
         if override.is_delete():
             raise UserError(f"'{line}': nothing can be deleted from the settings")
@@ -114,13 +120,14 @@ class Composer:
         """The configuration with these choices; the later one wins."""
         latest = {choice.key: choice for choice in choices}
         groups = tuple(sorted(c.line for c in latest.values() if c.group))
-        config = copy.deepcopy(self._base(groups))
+        config = _copied(self._base(groups))
         for choice in latest.values():
             if not choice.group:
                 _set(config, choice)
         if any("${" in str(choice.value) for choice in latest.values()):
             with one_line():
-                config = cast(Config, OmegaConf.to_container(OmegaConf.create(config), resolve=True))
+                plain = json.loads(json.dumps(config))
+                config = cast(Config, OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
         return config
 
     def _base(self, groups: tuple[str, ...]) -> Config:
@@ -137,6 +144,11 @@ class Composer:
 
 class Open(dict[str, Any]):
     """A group of settings that takes any key: written `{}` in the YAML files."""
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy of plain mappings; lists and scalars are never changed in place."""
+    return type(value)({k: _copied(v) for k, v in value.items()}) if isinstance(value, dict) else value
 
 
 def _opened(value: Any) -> Any:

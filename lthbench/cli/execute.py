@@ -17,7 +17,7 @@ from lthbench.cli.grid import Cell, Grid, expand
 from lthbench.engine.keep import KEEPS
 from lthbench.engine.runner import Listener
 from lthbench.engine.store import Store
-from lthbench.report.board import Board, board
+from lthbench.report.board import Board, Entry, board
 
 LAUNCHERS = ("local",)
 SOUPS = ("none",)
@@ -50,8 +50,7 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     )
     made = leaderboard(grid, overrides, multirun, extra_dir)
     paths = write.write(made, out / "leaderboards")
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    write.terminal(made, console)
+    write.terminal(made, terminal())
     for path in paths:
         print(path)
     if len(runs) == 1 and runs[0].result not in outcome.failed:
@@ -96,7 +95,10 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
     words = [o for o in overrides if not o.startswith(("out=", "store=", "data="))]
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
-    return board(grid.name, grid.title, results(grid.cells, out / "runs"), command, grid.config["scale"]["name"])
+    made = board(grid.name, grid.title, results(grid.cells, out / "runs"), command, grid.config["scale"]["name"])
+    for column in grid.published:
+        made.entries += [Entry(column["label"], str(k), published=float(v)) for k, v in column["values"].items()]
+    return made
 
 
 def results(cells: Iterable[Cell], runs: Path) -> Iterable[tuple[str, str, dict[str, Any] | None]]:
@@ -134,6 +136,18 @@ def jobs_of(config: dict[str, Any]) -> int:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+class _Terminal(Console):
+    """A console that leaves a broken pipe to `main`, where rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def terminal() -> Console:
+    """Where tables are printed: as wide as the terminal, or 120 columns in a pipe."""
+    return _Terminal(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 def say(text: str) -> None:

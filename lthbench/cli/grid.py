@@ -2,7 +2,7 @@
 
 A table is a YAML in the group `table`: `settings` hold for every row; the command line's overrides win over
 them; what a row itself sets wins over both, because that is what its `label` says. The scale trims the table's
-seeds and sparsities unless the command line names them.
+seeds and sparsities unless the command line names them. `published` columns stand beside ours at paper scale.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lthbench.cli.compose import Choice, Composer, Config
 from lthbench.cli.resolve import resolve
 from lthbench.programs import Experiment, experiment
 
+TABLE_KEYS = ("title", "settings", "rows", "published")
 NOT_IN_LABELS = {
     "seed",
     "sparsity",
@@ -52,6 +53,7 @@ class Grid:
     config: Config
     cells: list[Cell]
     collapsed: int
+    published: list[Config]  # columns of a paper's numbers: label, values (percent) by sparsity as it is asked
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -72,7 +74,7 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
         rows = [Row("", {}, {})]
         name, title = "grid", "Grid"
     else:
-        rows = [Row(str(row.pop("label")), table["settings"], row) for row in table["rows"]]
+        rows = [Row.of(row, table["settings"]) for row in table["rows"]]
         name, title = table["name"], table["title"]
         if top["only"] is not None:
             chosen = [row for row in rows if str(top["only"]) in row.label]
@@ -84,17 +86,19 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
     if scale["name"] != "paper":
         name += f".{scale['name']}"
     explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
+    several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     cells: dict[tuple[str, str, str], Cell] = {}
     points = 0
     for row in rows:
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
             made = experiment(resolve(config, explicit))
-            label = row.label if table is not None else _varied(choices, rest, composer)
+            label = row.label if table is not None else _varied(choices, several)
             cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made)
             cells.setdefault((label, made.id, cell.sparsity if cell.experiment.run.rounds else ""), cell)
             points += 1
-    return Grid(name, title, top, list(cells.values()), points - len(cells))
+    published = table["published"] if table is not None and scale["name"] == "paper" else []
+    return Grid(name, title, top, list(cells.values()), points - len(cells), published)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,11 @@ class Row:
     label: str
     settings: dict[str, Any]
     own: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: dict[str, Any], settings: dict[str, Any]) -> Row:
+        """A row as the table's file writes it."""
+        return cls(str(row["label"]), settings, {key: value for key, value in row.items() if key != "label"})
 
     def points(self, composer: Composer, rest: Sequence[str], scale: Config) -> Iterable[tuple[Choice, ...]]:
         """The product of all axes: settings, then the command line, then the row's own."""
@@ -141,9 +150,9 @@ def _table(composer: Composer, overrides: Sequence[str]) -> tuple[Config | None,
         return None, rest
     table = composer.compose([composer.choice(f"table={name}")]).get("table") or {}
     for key in table:
-        if key not in ("title", "settings", "rows"):
-            raise UserError(f"table {name}: unknown key '{key}'{near(key, ('title', 'settings', 'rows'))}")
-    made = {"settings": {}, "title": name, "rows": None, **table, "name": name}
+        if key not in TABLE_KEYS:
+            raise UserError(f"table {name}: unknown key '{key}'{near(key, TABLE_KEYS)}")
+    made = {"settings": {}, "title": name, "rows": None, "published": [], **table, "name": name}
     made["settings"] = made["settings"] or {}
     if not isinstance(made["settings"], dict):
         raise UserError(f"table {name}: settings are no 'key: value' pairs")
@@ -155,9 +164,8 @@ def _table(composer: Composer, overrides: Sequence[str]) -> tuple[Config | None,
     return made, rest
 
 
-def _varied(choices: Iterable[Choice], rest: Sequence[str], composer: Composer) -> str:
+def _varied(choices: Iterable[Choice], several: set[str]) -> str:
     """What tells a point of a free grid from its neighbours, besides sparsity and seed."""
-    several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     varied = [c for c in choices if c.key in several and c.key not in NOT_IN_LABELS]
     shown = varied or [c for c in choices if c.key not in NOT_IN_LABELS]
     return " ".join(f"{c.key}={c.value}" for c in shown) or "defaults"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Composer, composer, conf_dir
+from lthbench.cli.execute import terminal
 from lthbench.cli.subcommands import parser
-from lthbench.data.sets import SETS
+from lthbench.data.known import CHOICES, FOLDERS, SETS
 from lthbench.pruning.criteria import CRITERIA
 from lthbench.pruning.prunable import PRESETS
 
@@ -30,7 +29,7 @@ def run(words: Sequence[str]) -> int:
     arguments.add_argument("--config-dir", help="options of your own")
     arguments.add_argument("--data", help="where data sets are looked for (default $LTHBENCH_DATA, then data)")
     parsed = arguments.parse_args(words)
-    console = Console(width=None if os.isatty(1) else 120, highlight=False)
+    console = terminal()
     with composer(parsed.config_dir) as compose:
         groups = sorted(g for g in compose.loader.list_groups("") if g != "hydra")
         topics: dict[str, Callable[[], Rows]] = {
@@ -82,12 +81,22 @@ def _datasets(root: str | None) -> Rows:
 
     where = root or data_root({"data": None})
     rows: Rows = []
-    for name, known in SETS.items():
-        size = "x".join(map(str, known.shape))
-        versions = ", ".join(
-            f"{v} ({n.train}+{n.test})" + (f": {n.note}" if n.note else "") for v, n in known.versions.items()
-        )
+    for name in CHOICES:
+        if name in FOLDERS:
+            folder = FOLDERS[name]
+            what, get = folder.what, folder.get
+            size = f"{folder.classes} classes; {folder.train}+{folder.test}"
+        else:
+            known = SETS[name]
+            versions = (
+                f"{v} ({n.train}+{n.test})" + (f": {n.note}" if n.note else "") for v, n in known.versions.items()
+            )
+            what, get = known.what, known.get
+            size = f"{'x'.join(map(str, known.shape))}, {known.classes} classes; {', '.join(versions)}"
         here = found(name, where)
-        state = f"here: {here}" if here else f"not in '{where}'; get it: {known.get.replace('{data}', where)}"
-        rows.append((name, f"{known.what}\n{size}, {known.classes} classes; {versions}\n{state}"))
+        state = f"here: {here}" if here else f"not in '{where}'; get it: {get.replace('{data}', where)}"
+        rows.append((name, f"{what}\n{size}\n{state}"))
+    rows.append(("npz", "your own arrays: dataset=npz dataset.name=FILE.npz"))
+    rows.append(("imagefolder", "your own image files: dataset=imagefolder dataset.name=DIR"))
+    rows.append(("standin_NAME", "made-up images of a set's shape and classes; what scale=smoke takes in its place"))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -118,6 +119,8 @@ def _hydra(flags: list[str], overrides: list[str]) -> int:
         running = True
         execute_composed(config)
 
+    log = logging.getLogger()
+    handlers, level = log.handlers[:], log.level  # Hydra sets its own
     argv, sys.argv = sys.argv, ["lthbench", *flags, *(o.replace("+table=", "table=", 1) for o in overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here, not printed there
     try:
@@ -131,6 +134,8 @@ def _hydra(flags: list[str], overrides: list[str]) -> int:
         raise UserError(str(error)) from None
     finally:
         sys.argv = argv
+        log.handlers[:] = handlers
+        log.setLevel(level)
     return 0
 
 

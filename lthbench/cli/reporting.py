@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lthbench.base.errors import UserError
 from lthbench.cli.compose import Composer, composer
-from lthbench.cli.execute import folders, leaderboard, say
+from lthbench.cli.execute import folders, leaderboard, say, terminal
 from lthbench.cli.grid import expand
 from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.programs import record
@@ -24,7 +21,12 @@ PLACES = ("out=", "store=", "data=")
 
 def report(words: Sequence[str]) -> int:
     """Remake one leaderboard (of the command that is named) or all that have results."""
-    arguments = parser("report", "Remake leaderboards from the results, without computing anything.")
+    arguments = parser(
+        "report",
+        "Remake leaderboards from the results, without computing anything.\n\n"
+        "  archive=DIR   one leaderboard and all runs it rests on, to keep: md, csv, png, runs.jsonl.gz\n"
+        "  from=DIR      put the runs of such an archive among the results first",
+    )
     arguments.add_argument(
         "overrides", nargs="*", help="a command's overrides (table=NAME, out=DIR, -m ...); none: all tables"
     )
@@ -32,8 +34,14 @@ def report(words: Sequence[str]) -> int:
         arguments.print_help()
         return 0
     overrides, multirun, extra_dir = overrides_of(words)
+    keep, overrides = _word("archive", overrides)
+    source, overrides = _word("from", overrides)
     with composer(extra_dir) as compose:
         out, _ = folders(compose.compose(c for o in overrides if o.startswith(PLACES) for c in compose.values(o)))
+        if source is not None:
+            if not (Path(source) / write.RUNS).is_file():
+                raise UserError(f"from: no {write.RUNS} in '{source}'")
+            write.unpack(Path(source), out / "runs")
         if not (out / "runs").is_dir():
             raise UserError(f"no results in '{out}'; run something first, or say out=DIR")
         if [o for o in overrides if not o.startswith(PLACES)]:
@@ -41,13 +49,21 @@ def report(words: Sequence[str]) -> int:
             boards = [leaderboard(grid, overrides, multirun, extra_dir)]
         else:
             boards = [*_tables(compose, overrides, extra_dir), _everything(out / "runs")]
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    if keep is not None and len(boards) != 1:
+        raise UserError("archive: name the table (or the grid) to keep")
+    console = terminal()
     for made in boards:
-        paths = write.write(made, out / "leaderboards")
+        paths = write.archive(made, Path(keep)) if keep else write.write(made, out / "leaderboards")
         write.terminal(made, console)
         for path in paths:
             print(path)
     return 0
+
+
+def _word(key: str, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """The value of a word that only `report` knows, and the other words."""
+    found = [o for o in overrides if o.startswith(f"{key}=")]
+    return (found[-1].partition("=")[2] if found else None), [o for o in overrides if o not in found]
 
 
 def _tables(compose: Composer, places: list[str], extra_dir: str | None) -> Iterator[Board]:
@@ -95,7 +111,7 @@ def show(words: Sequence[str]) -> int:
     arguments.add_argument("id", help="a result's id, or its first letters")
     arguments.add_argument("place", nargs="*", default=[], help="out=DIR")
     arguments.add_argument("--json", action="store_true", help="the whole file")
-    parsed = arguments.parse_args(words)
+    parsed = arguments.parse_intermixed_args(words)
     for word in parsed.place:
         if not word.startswith(PLACES):
             raise UserError(f"show: '{word}' has no meaning here; it takes an id and out=DIR")

@@ -16,7 +16,8 @@ from typing import Any
 
 from lthbench.base.errors import UserError
 from lthbench.base.settings import Settings, build, coerce
-from lthbench.data.sets import SETS, Augment, DataSettings, describe_file, standin
+from lthbench.data.known import FOLDERS, SETS, standin
+from lthbench.data.sets import Augment, DataSettings, describe_file
 from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
 from lthbench.programs.run import Retrain, Rewind, Run
 from lthbench.programs.schedules import Schedule
@@ -127,8 +128,12 @@ def _memo(function: Callable[..., Any], section: str, *rest: _Frozen) -> Any:
 def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings:
     name = coerce(section["name"], str, "dataset.name")
     if name == "???":
-        raise UserError("dataset.name: name the file, dataset=npz dataset.name=FILE.npz")
-    if use_standin and name in SETS:
+        what = ("folder, dataset=imagefolder", "DIR") if "size" in section else ("file, dataset=npz", "FILE.npz")
+        raise UserError(f"dataset.name: name the {what[0]} dataset.name={what[1]}")
+    if use_standin and (name in SETS or name in FOLDERS):
+        section = {k: v for k, v in section.items() if k not in ("size", "resize", "workers")}
+        if name in FOLDERS:  # random parts are cut out of image files only
+            section["augment"] = {"pad": 4, "flip": section["augment"]["flip"]}
         name = standin(name)
         section |= {
             "name": name,
@@ -138,6 +143,15 @@ def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings
     if name.endswith(".npz"):
         found = describe_file(name)
         section |= {**found, "version": section["version"] or found["version"]}
+    elif "size" in section:
+        from lthbench.data.folders import describe_folder
+
+        if (size := coerce(section["size"], int, "dataset.size")) < 1:
+            raise UserError(f"dataset.size: {size} is not positive")
+        resize = coerce(section["resize"], int | None, "dataset.resize")
+        found = describe_folder(name, root, size)
+        section |= {**found, "version": section["version"] or found["version"]}
+        section["resize"] = round(size * 256 / 224) if resize is None else resize
     return build(DataSettings, section | {"root": root}, "dataset")
 
 
@@ -233,7 +247,7 @@ def _exact(value: Any, where: str) -> str:
     """A rate as exact text, one spelling a value."""
     try:
         return str(Fraction(str(value)))
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         raise UserError(f"{where}: {value!r} is not a number") from None
 
 

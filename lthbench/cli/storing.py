@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> int:
         "words", nargs="*", default=[], metavar="ID|out=DIR|store=DIR", help="an id for explain; the places"
     )
     arguments.add_argument("--yes", action="store_true", help="prune: do it")
-    parsed = arguments.parse_args(words)
+    parsed = arguments.parse_intermixed_args(words)
     places = [w for w in parsed.words if "=" in w]
     names = [w for w in parsed.words if "=" not in w]
     for word in parsed.words:

@@ -1,49 +1,18 @@
-"""Reading data sets from disk, as uint8 arrays, and checking that they are what was declared."""
+"""Finding data sets on disk, reading them once a process, and checking that they are what was declared."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lthbench.base.errors import UserError
-from lthbench.data.sets import DAMAGED, SETS, DataSettings, archive
-
-Bytes = NDArray[np.uint8]
-MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-CIFAR10_MD5 = {  # the official pickles
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-}
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """Images uint8 (N, H, W, C) and labels uint8 (N,), in the data set's own order."""
-
-    x_train: Bytes
-    y_train: Bytes
-    x_test: Bytes
-    y_test: Bytes
-
-    def digest(self) -> str:
-        """sha256 over all four arrays."""
-        digest = hashlib.sha256()
-        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+from lthbench.data import folders
+from lthbench.data.formats import FORMATS, Arrays, archive
+from lthbench.data.known import FOLDERS, SETS
+from lthbench.data.made import made
+from lthbench.data.sets import DataSettings
 
 
 def load(settings: DataSettings) -> Arrays:
@@ -54,15 +23,69 @@ def load(settings: DataSettings) -> Arrays:
     return _load(settings.name, settings.version, settings.root, settings.download)
 
 
+def verify(settings: DataSettings) -> None:
+    """Raise UserError where a data set is absent or of another version; one that fits in memory is then read."""
+    if settings.streamed:
+        folders.verify(settings)
+    else:
+        load(settings)
+
+
 def found(name: str, root: str) -> str | None:
-    """The version of a data set that lies in a folder; None where there is none."""
-    if name.startswith("standin_"):
+    """The version of a data set that lies in a folder; None where there is none. No image file is opened."""
+    if name in FOLDERS:
+        return folders.seen(name, root)
+    if not SETS[name].places:
         return "official"
     try:
-        arrays = _READERS[name](Path(root))
+        copy = Copy.find(name, root)
+        return None if copy is None else copy.version
     except UserError as error:
         return str(error)
-    return None if arrays is None else _version(name, arrays, Path(root))
+
+
+class Copy:
+    """A copy of a data set on disk, read when it is asked for."""
+
+    def __init__(self, name: str, place: Path, kind: str) -> None:
+        self.name, self.place, self.kind = name, place, kind
+
+    @classmethod
+    def find(cls, name: str, root: str) -> Copy | None:
+        """The first place at which the files are."""
+        places = ((Path(root, where), kind) for where, kind in SETS[name].places)
+        return next((cls(name, place, kind) for place, kind in places if FORMATS[kind].there(place)), None)
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        try:
+            return FORMATS[self.kind].read(self.place)
+        except UserError as error:
+            raise UserError(f"data set {self.name}: {error}") from None
+
+    @cached_property
+    def version(self) -> str:
+        """The version's name, by its files where that is enough, else by its content."""
+        versions = SETS[self.name].versions
+        for name, version in versions.items():
+            if version.files and self._has(version.files):
+                return name
+        if not any(version.sha256 for version in versions.values()):
+            return "unknown"
+        digest = self.arrays.digest()
+        by_content = (v for v, version in versions.items() if version.sha256 and digest.startswith(version.sha256))
+        return next(by_content, f"unknown (sha256 {digest[:12]})")
+
+    def _has(self, files: Mapping[str, str]) -> bool:
+        return all((self.place / name).exists() for name in files) and all(
+            _md5(self.place / name) == md5 for name, md5 in files.items()
+        )
+
+
+def _md5(path: Path) -> str:
+    """Of a file its md5, of a folder that of its images' names and sizes."""
+    content = folders.names_and_sizes(folders.files(path)) if path.is_dir() else path.read_bytes()
+    return hashlib.md5(content).hexdigest()
 
 
 @lru_cache(maxsize=2)
@@ -71,127 +94,37 @@ def _load(name: str, version: str, root: str, download: bool) -> Arrays:
         if hashlib.sha256(Path(name).read_bytes()).hexdigest()[:32] != version:
             raise UserError(f"dataset: '{name}' has changed since its version was declared")
         return Arrays(*archive(name))
-    if name.startswith("standin_"):
-        return _standin(name)
+    known = SETS[name]
+    if not known.places:
+        return made(name)
     if download:
         _download(name, Path(root))
-    arrays = _READERS[name](Path(root))
-    if arrays is None:
-        get = SETS[name].get.replace("{data}", root)
-        raise UserError(f"data set {name} is not in '{root}'; it needs {get}")
-    found = _version(name, arrays, Path(root))
-    if found != version:
+    copy = Copy.find(name, root)
+    if copy is None:
+        raise UserError(f"data set {name} is not in '{root}'; it needs {known.get.replace('{data}', root)}")
+    if copy.version != version:
         raise UserError(
-            f"data set {name} in '{root}' is version '{found}', not '{version}' as declared"
-            + (f"; say dataset.version={found}" if found in SETS[name].versions else "")
+            f"data set {name} in '{root}' is version '{copy.version}', not '{version}' as declared"
+            + (f"; say dataset.version={copy.version}" if copy.version in known.versions else "")
         )
-    return arrays
-
-
-def _version(name: str, arrays: Arrays, root: Path) -> str:
-    """The name of the version that these arrays are."""
-    if SETS[name].versions["official"].sha256 is None and name != "cifar10":
-        return "official"  # made here, from code or an installed package
-    if name == "cifar10" and _official_pickles(root / "cifar-10-batches-py"):
-        return "official"
-    digest = arrays.digest()
-    known = (v for v, version in SETS[name].versions.items() if version.sha256 and digest.startswith(version.sha256))
-    return next(known, f"unknown (sha256 {digest[:12]})")
-
-
-def _digits(root: Path) -> Arrays:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    x = (digits.images[..., None] * 15).astype(np.uint8)  # 0..16 -> 0..240
-    y = digits.target.astype(np.uint8)
-    test = np.arange(len(y)) % 5 == 0
-    return Arrays(x[~test], y[~test], x[test], y[test])
-
-
-def _standin(name: str) -> Arrays:
-    """A blurred pattern for each class under noise: learnable, and nobody's data."""
-    known = SETS[name]
-    channels, height, width = known.shape
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, (known.classes, height, width, channels))
-
-    def images(count: int) -> tuple[Bytes, Bytes]:
-        y = rng.integers(0, known.classes, count).astype(np.uint8)
-        x = (patterns[y] + rng.integers(0, 256, (count, height, width, channels))) // 2
-        return x.astype(np.uint8), y
-
-    version = known.versions["official"]
-    return Arrays(*images(version.train), *images(version.test))
-
-
-def _mnist(root: Path) -> Arrays | None:
-    for folder in (root / "mnist", root / "MNIST" / "raw", root):
-        paths = [next((p for p in (folder / f"{n}.gz", folder / n) if p.is_file()), None) for n in MNIST_FILES]
-        if all(paths):
-            x, y, xt, yt = (_idx(path) for path in paths if path)
-            return Arrays(x[..., None], y, xt[..., None], yt)
-    return None
-
-
-def _idx(path: Path) -> Bytes:
-    """An IDX file of bytes: two zeros, type 8, number of dimensions, the dimensions (big endian), the values."""
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
-    except DAMAGED as error:
-        raise UserError(f"data set mnist: '{path}' is damaged: {error}") from None
-
-
-def _cifar10(root: Path) -> Arrays | None:
-    folder = root / "cifar-10-batches-py"
-    batches = [folder / f"data_batch_{i}" for i in range(1, 6)]
-    if (folder / "test_batch").is_file() and batches[0].is_file():
-        train = [_cifar_batch(path) for path in batches if path.is_file()]
-        test = _cifar_batch(folder / "test_batch")
-        return Arrays(np.concatenate([x for x, _ in train]), np.concatenate([y for _, y in train]), *test)
-    path = root / "cifar10.npz"
-    return Arrays(*archive(path)) if path.is_file() else None
-
-
-def _official_pickles(folder: Path) -> bool:
-    paths = {folder / name: md5 for name, md5 in CIFAR10_MD5.items()}
-    return all(p.is_file() and hashlib.md5(p.read_bytes()).hexdigest() == md5 for p, md5 in paths.items())
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """CIFAR's own files are pickles of arrays and lists; nothing else is let in."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        array = module.split(".")[0] == "numpy" and name in {"_reconstruct", "_frombuffer", "ndarray", "dtype"}
-        if array or (module, name) == ("_codecs", "encode"):  # how protocol 2 holds bytes
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"refused {module}.{name}")
-
-
-def _cifar_batch(path: Path) -> tuple[Bytes, Bytes]:
-    try:
-        with open(path, "rb") as file:
-            batch = _ArraysOnly(file, encoding="latin1").load()
-        x = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(x), np.asarray(batch["labels"], np.uint8)
-    except DAMAGED as error:
-        raise UserError(f"data set cifar10: '{path}' is damaged: {error}") from None
+    return copy.arrays
 
 
 def _download(name: str, root: Path) -> None:
     """Fetch with torchvision's downloader, which checks the official digests; does nothing if they are there."""
-    if name == "digits":
-        return
     from torchvision import datasets
 
-    kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name]
+    get = {
+        "mnist": lambda train: datasets.MNIST(str(root), train, download=True),
+        "fashion_mnist": lambda train: datasets.FashionMNIST(str(root), train, download=True),
+        "cifar10": lambda train: datasets.CIFAR10(str(root), train, download=True),
+        "cifar100": lambda train: datasets.CIFAR100(str(root), train, download=True),
+        "svhn": lambda train: datasets.SVHN(str(root / "svhn"), "train" if train else "test", download=True),
+    }.get(name)
+    if get is None:
+        raise UserError(f"dataset.download: {name} has no downloader; it needs {SETS[name].get}")
     try:
         for train in (True, False):
-            kind(str(root), train=train, download=True)
+            get(train)
     except (OSError, RuntimeError) as error:
         raise UserError(f"data set {name} could not be downloaded to '{root}': {error}") from None
-
-
-_READERS: dict[str, Callable[[Path], Arrays | None]] = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}

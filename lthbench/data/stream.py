@@ -1,5 +1,6 @@
 """Batches on the device: uint8 images in memory, gathered, augmented and normalised a batch at a time.
 
+Image folders, which are not held in memory, answer to the same calls (lthbench/data/images.py).
 A draw of augmentation is an integer hash of (stream, epoch, sample, purpose): the same bits on every device,
 for any batch size and wherever a run was resumed. Images are (N, H, W, C) in memory, so that a batch seen as
 (B, C, H, W) is channels-last without a copy.
@@ -7,7 +8,9 @@ for any batch size and wherever a run was resumed. Images are (N, H, W, C) in me
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +21,17 @@ from lthbench.data.sets import Augment, DataSettings, Normalise
 
 READY_BYTES = 2**30  # data without augmentation is normalised once if it fits: the same bits, sooner
 _WORD = 0xFFFFFFFF
+
+
+class Stream(Protocol):
+    """What training asks of its data: the batches of a run, by absolute step."""
+
+    steps_per_epoch: int
+    seed: int
+    index: tuple[int, ...]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images float32 (B, C, H, W), channels-last, and labels int64 (B,) of an absolute step."""
 
 
 class Split:
@@ -39,20 +53,44 @@ class Split:
         chosen = self._ready[index] if isinstance(index, slice) else self._ready.index_select(0, index)
         return chosen.permute(0, 3, 1, 2)
 
+    def batches(self, size: int) -> Iterator[tuple[slice, Tensor]]:
+        """All images in their order, as `batch` gives them, at most `size` at a time."""
+        for begin in range(0, len(self), size):
+            rows = slice(begin, begin + size)
+            yield rows, self.batch(rows)
+
+    def stream(self, augment: Augment, size: int, steps_per_epoch: int, seed: int, index: tuple[int, ...]) -> Stream:
+        """The batches of a training run on this split."""
+        return TrainingStream(self, augment, size, steps_per_epoch, seed, index)
+
 
 @lru_cache(maxsize=6)
 def split(data: DataSettings, name: str, device: str = "cpu") -> Split:
     """The split `train`, `val` or `test` of a data set on a device, kept for the next caller."""
+    if data.streamed:
+        from lthbench.data.images import folder_split
+
+        return folder_split(data, name, device)
     arrays = load(data)
     if name == "test":
         x, y = torch.from_numpy(arrays.x_test), torch.from_numpy(arrays.y_test)
-        chosen = torch.arange(len(y))
+        samples = torch.arange(len(y))
     else:
         x, y = torch.from_numpy(arrays.x_train), torch.from_numpy(arrays.y_train)
-        order = torch.randperm(len(y), generator=generator(data.split_seed, "split"))
-        chosen = (order[: data.validation] if name == "val" else order[data.validation :]).sort().values
-        x, y = x[chosen], y[chosen]
-    return Split(x.to(device), y.long().to(device), chosen.to(device), data.normalise)
+        samples = held(data, name)
+        x, y = x[samples], y[samples]
+    return Split(x.to(device), y.long().to(device), samples.to(device), data.normalise)
+
+
+def held(data: DataSettings, name: str) -> Tensor:
+    """The numbers of the training images that are trained on (`train`) or held out (`val`), in their order."""
+    order = torch.randperm(data.samples, generator=generator(data.split_seed, "split"))
+    return (order[: data.validation] if name == "val" else order[data.validation :]).sort().values
+
+
+def order(seed: int, index: tuple[int, ...], epoch: int, count: int) -> Tensor:
+    """The order in which an epoch takes the rows of a split of `count` images."""
+    return torch.randperm(count, generator=generator(seed, "order", *index, epoch))
 
 
 def normalised(x: Tensor, how: Normalise) -> Tensor:
@@ -89,7 +127,6 @@ class TrainingStream:
         self._order = self._dy = self._dx = self._flip = torch.empty(0)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images float32 (B, C, H, W), channels-last, and labels int64 (B,) of an absolute step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._begin(epoch)
@@ -104,8 +141,7 @@ class TrainingStream:
 
     def _begin(self, epoch: int) -> None:
         self._epoch = epoch
-        order = torch.randperm(len(self.split), generator=generator(self.seed, "order", *self.index, epoch))
-        self._order = order.to(self.split.y.device)
+        self._order = order(self.seed, self.index, epoch, len(self.split)).to(self.split.y.device)
         if self.augment.any:
             key = derive(self.seed, "augment", *self.index)
             self._dy, self._dx, self._flip = draws(key, epoch, self.split.samples, self.augment)

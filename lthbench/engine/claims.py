@@ -5,7 +5,8 @@ Correctness never rests on a claim (stages are pure, writes are atomic): it only
 
 - the free slot is the highest number there is, plus one, taken by exclusive creation: exactly one winner;
 - nobody deletes what somebody else wrote, so a fresh claim cannot be removed by a slow observer;
-- whoever acts on an old listing finds the number taken, and looks again.
+- whoever acts on an old listing finds the number taken, and looks again;
+- after taking a number one looks once more, and withdraws if anybody else lives in the folder.
 
 An owner is dead if its process is gone (same host, boot and process namespace, by process id and start time),
 or if its claim's modification time has stood still for `expiry` seconds on the watcher's own monotonic clock:
@@ -46,7 +47,7 @@ class Claims:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
             numbers = _generations(folder)
-            if numbers and self._lives(folder / f"claim.{numbers[-1]}"):
+            if any(self._lives(folder / f"claim.{number}") for number in numbers):
                 return False
             path = folder / f"claim.{numbers[-1] + 1 if numbers else 1}"
             try:
@@ -55,9 +56,10 @@ class Claims:
                 continue  # the listing was old: look again
             with os.fdopen(descriptor, "w") as file:
                 json.dump(self.me, file)
-            if _generations(folder)[-1] > int(path.suffix[1:]):
-                path.unlink(missing_ok=True)  # the listing was so old that others came and are further
-                continue
+            others = [p for n in _generations(folder) if (p := folder / f"claim.{n}") != path]
+            if any(map(self._lives, others)):
+                path.unlink(missing_ok=True)  # the first listing was old, and others have come since
+                return False
             with self._lock:
                 self._held[folder] = path
             self._keep_beating()
@@ -77,10 +79,8 @@ class Claims:
 
     def owner(self, folder: Path) -> dict[str, Any] | None:
         """Who holds a folder now; None if nobody alive does."""
-        numbers = _generations(folder)
-        if not numbers or not self._lives(folder / f"claim.{numbers[-1]}"):
-            return None
-        return _content(folder / f"claim.{numbers[-1]}")
+        alive = [p for n in _generations(folder) if self._lives(p := folder / f"claim.{n}")]
+        return _content(alive[-1]) if alive else None
 
     def close(self) -> None:
         """Give everything back and stop beating."""

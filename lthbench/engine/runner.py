@@ -125,7 +125,12 @@ class Runner:
             if self._blocked(work, outcome) or not self._ready(work):
                 continue
             folder = self.store.folder(work.stage.id)
-            if not self.claims.take(folder):
+            try:
+                if not self.claims.take(folder):
+                    continue
+            except OSError:  # a full disk, a folder that cannot be written
+                self._fail(work.stage, outcome)
+                moved = True
                 continue
             done = False
             try:  # after taking the claim, look again: another may have finished between plan and claim

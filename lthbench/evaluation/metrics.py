@@ -25,9 +25,8 @@ def measure(net: nn.Module, split: Split, per_class: bool = False) -> dict[str, 
     loss = torch.zeros((), dtype=torch.float64, device=device)
     right = torch.zeros(len(split), dtype=torch.bool, device=device)
     classes = 0
-    for begin in range(0, len(split), BATCH):
-        rows = slice(begin, begin + BATCH)
-        logits, y = net(split.batch(rows)), split.y[rows]
+    for rows, x in split.batches(BATCH):
+        logits, y = net(x), split.y[rows]
         classes = logits.shape[1]
         loss += F.cross_entropy(logits, y, reduction="sum").double()
         right[rows] = logits.argmax(1) == y

@@ -107,12 +107,12 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
     import torch
 
     from lthbench import models
-    from lthbench.data.read import load
+    from lthbench.data.read import verify
     from lthbench.models import initialise
 
     settings = [work.stage.settings for work in todo]
     for data in {s.data for s in settings if isinstance(s, (Train, Evaluate))}:
-        load(data)
+        verify(data)
     for model in {s.model for s in settings if isinstance(s, Init)}:
         models.check(model)
     for s in settings:

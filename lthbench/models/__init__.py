@@ -94,6 +94,7 @@ def check(model: ModelSettings) -> None:
     import torch
 
     size = "x".join(map(str, model.shape))
+    import_module(f"lthbench.models.{MODELS[model.name].module}")  # on the real device, whatever it imports
     try:
         with torch.device("meta"):
             net = create(model).eval()

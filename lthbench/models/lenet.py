@@ -29,7 +29,9 @@ class FullyConnected(nn.Module):
 def lenet_300_100(shape: Shape, classes: int, width: float = 1.0) -> nn.Module:
     """LeNet-300-100; `width` multiplies the hidden sizes."""
     channels, height, breadth = shape
-    return FullyConnected([channels * height * breadth, round(300 * width), round(100 * width), classes])
+    return FullyConnected(
+        [channels * height * breadth, max(1, round(300 * width)), max(1, round(100 * width)), classes]
+    )
 
 
 class LeNet5Caffe(nn.Module):
@@ -38,7 +40,7 @@ class LeNet5Caffe(nn.Module):
     def __init__(self, shape: Shape, classes: int, width: float) -> None:
         super().__init__()
         channels, height, breadth = shape
-        c1, c2, hidden = (round(size * width) for size in (20, 50, 500))
+        c1, c2, hidden = (max(1, round(size * width)) for size in (20, 50, 500))
         self.conv1 = nn.Conv2d(channels, c1, 5)
         self.conv2 = nn.Conv2d(c1, c2, 5)
         h, w = (((size - 4) // 2 - 4) // 2 for size in (height, breadth))

@@ -18,7 +18,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.bn2 = nn.BatchNorm2d(outer)
         self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=bias)
-        self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=bias) if inner != outer else None
+        self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=bias) if stride != 1 or inner != outer else None
 
     def forward(self, x: Tensor) -> Tensor:
         ready = F.relu(self.bn1(x))

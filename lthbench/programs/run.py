@@ -220,32 +220,41 @@ class Run(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings that make this run what it is, spelled out; what means nothing here is left out."""
+        after, reinit = self.pruner.program == "after_training", self.control == "reinit"
         said: dict[str, Any] = {
             "model": self.model,
-            "initialiser": None if self.weights else self.initialiser,
-            "weights": self.weights and {"sha256": self.weights, "as": self.weights_as},
+            "initialiser": self.initialiser if not self.weights or (self.rounds and reinit) else None,
+            "weights": self.weights and {"sha256": self.weights, "as": self.weights_as if after else "init"},
             "data": self.data,
             "prunable": self.prunable,
             "select": self.select if self.select == "last" else {"by": self.select, "every": self.every},
         }
-        if self.given_dense and not self.rounds:
+        if not self.dense_steps and not self.rounds:  # a network as it is
+            said |= {"weights": self.weights and {"sha256": self.weights}, "seed": None if self.weights else self.seed}
             return said | {"data": replace(self.data, augment=Augment()), "select": "last"}
-        said |= {"seed": self.seed, "train": self.recipe, "steps": self.steps}
-        if self.rounds:
-            said |= {
-                "pruner": self.pruner,
-                "allocation": self.allocation,
-                "rounds": [d and str(d) for d in self.rounds],
-                "rates_applied": self.rates_applied,
-                "control": self.control,
-            }
-        if self.pruner.program == "after_training" and len(self.rounds) > (self.control != "none"):
+        said["seed"] = self.seed
+        if not self.given_dense or not after or reinit:
+            said |= {"train": self.recipe, "steps": self.steps}
+        if not self.rounds:
+            return said | {"weights": self.weights and {"sha256": self.weights, "as": "init"}}
+        said |= {
+            "pruner": self.pruner,
+            "allocation": self.allocation,
+            "rounds": [d and str(d) for d in self.rounds],
+            "control": self.control,
+        }
+        if self.allocation.name == "by_kind":
+            said["rates_applied"] = self.rates_applied
+        retrained = len(self.rounds) - reinit if after else 0
+        if retrained:
+            end = self.rewind.to == "none" or (self.rewind_step == self.steps and retrained == 1)
             said["retrain"] = {
-                "from": self.rewind_step if self.rewind.to != "none" else "end",
+                "from": "end" if end else self.rewind_step,
                 "first": self.first,
                 "steps": self.retrain_steps,
                 "recipe": self.retrain_recipe,
-                "moments": self.moments,
+                "moments": "keep" if end and self.moments == "restore" else self.moments,
+                "batches": "its own" if self.retraining.name == "finetune" else "of the dense run",
             }
         return said
 

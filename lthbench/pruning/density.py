@@ -52,6 +52,11 @@ class Density:
 
 def rooted(base: Fraction, power: int, root: int) -> Density:
     """base ** (power / root) in lowest terms: a plain fraction wherever it is one, so that one density is one text."""
+    for k in range(base.denominator.bit_length(), 1, -1):  # (1/4)^(1/4) is (1/2)^(1/2)
+        inner = _root(base.numerator, k), _root(base.denominator, k)
+        if all(inner):
+            base, power = Fraction(*inner), power * k  # type: ignore[arg-type]
+            break
     common = math.gcd(power, root)
     power, root = power // common, root // common
     if root == 1:

@@ -45,7 +45,7 @@ def prune(
         draws = None if criterion.seed is None else generator(criterion.seed, "score")
         subject = Subject(net, checkpoint.model.shape, weights, mask, original, draw(scoring, number), initial, draws)
         scores = CRITERIA[criterion.name].score(subject, **criterion.args)
-        if checkpoint.diverged_at is not None:
+        if checkpoint.diverged_at is not None or not checkpoint.finite:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
         pool = alive if scoring.regrow else mask
         chosen: Tensors = {}

@@ -85,7 +85,8 @@ def draw(scoring: Scoring, number: int) -> list[tuple[Tensor, Tensor]]:
         count = scoring.per_class * scoring.batches
         labels = train.y[order]
         by_class = [order[(labels == c).nonzero().flatten()[:count]] for c in range(scoring.data.classes)]
-        if short := next((c for c, rows in enumerate(by_class) if len(rows) < count), None):
+        short = next((c for c, rows in enumerate(by_class) if len(rows) < count), None)
+        if short is not None:
             raise ValueError(f"class {short} has {len(by_class[short])} images, {count} are asked for")
         parts = [torch.cat([rows[i :: scoring.batches] for rows in by_class]) for i in range(scoring.batches)]
     else:

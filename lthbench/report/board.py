@@ -20,6 +20,7 @@ class Entry:
     sparsity: float | None = None  # removed / total of the prunable weights, from the results
     runs: list[Result] = field(default_factory=list)
     planned: int = 0
+    published: float | None = None  # a paper's number, in percent, to stand beside ours
 
     @property
     def accuracies(self) -> list[float]:
@@ -41,6 +42,8 @@ class Entry:
 
     def text(self) -> str:
         """As a page shows it: mean ± sd, with n where seeds are missing and a dagger where runs diverged."""
+        if self.published is not None:
+            return f"{self.published:.2f}"
         if not self.runs:
             return "not run"
         shown = f"{self.mean:.2f}" + (f" ± {self.sd:.2f}" if len(self.runs) > 1 else "")

@@ -45,6 +45,12 @@ def plot(board: Board) -> bytes:
             capsize=2.5,
         )
         style += 1
+    remaining = densities | {e.asked: 100.0 for e in board.entries if e.runs and not e.sparsity}
+    for label in board.labels:
+        paper = [e for e in board.entries if e.label == label and e.published is not None and e.asked in remaining]
+        if paper:
+            x, y = [remaining[e.asked] for e in paper], [e.published for e in paper]
+            axes.plot(x, y, label=label, color="0.5", linestyle=":", marker=".", linewidth=1.2)
     axes.set_xscale("log")
     axes.invert_xaxis()
     ticks = sorted(
@@ -57,7 +63,7 @@ def plot(board: Board) -> bytes:
     scale = "" if board.scale == "paper" else f" (scale {board.scale})"
     axes.set_title(f"{board.title}{scale}", loc="left", fontsize=11)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False, title=f"mean ± sd, n = {board.seeds()}", title_fontsize=8, loc="lower left")
+    axes.legend(fontsize=8, frameon=False, title=_spread(board), title_fontsize=8, loc="best")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -67,6 +73,10 @@ def _dense_line(axes, dense: Entry) -> None:  # type: ignore[no-untyped-def]
     axes.axhline(dense.mean, color="0.35", linestyle="--", linewidth=1.2, label=dense.label)
     if not math.isnan(dense.sd):
         axes.axhspan(dense.mean - dense.sd, dense.mean + dense.sd, color="0.35", alpha=0.12, linewidth=0)
+
+
+def _spread(board: Board) -> str:
+    return "one seed" if board.seeds() == "1" else f"mean ± sd, n = {board.seeds()}"
 
 
 def _thinned(ticks: list[float]) -> list[float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import json
 import math
 import os
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from lthbench.report.board import Board, Entry
 
+RUNS = "runs.jsonl.gz"
 WIDE = 8  # more sparsities than this stand in rows
 
 
@@ -29,6 +32,27 @@ def write(board: Board, folder: Path) -> list[Path]:
         paths.pop()
     _replace(paths[0], markdown(board).encode())
     return paths
+
+
+def archive(board: Board, folder: Path) -> list[Path]:
+    """Write a leaderboard and, beside it, the runs it rests on as one compressed JSONL; same runs, same bytes."""
+    runs = {run["id"]: run for entry in board.entries for run in entry.runs}
+    lines = "".join(json.dumps(runs[ident], sort_keys=True) + "\n" for ident in sorted(runs))
+    paths = write(board, folder)
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as file:
+        file.write(lines.encode())
+    _replace(folder / RUNS, packed.getvalue())
+    return [*paths, folder / RUNS]
+
+
+def unpack(folder: Path, runs: Path) -> None:
+    """Write the runs of an archived leaderboard as the JSONs they were."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with gzip.open(folder / RUNS, "rt") as file:
+        for line in file:
+            run = json.loads(line)
+            (runs / f"{run['id']}.json").write_text(line)
 
 
 def grid(board: Board) -> tuple[list[str], list[list[str]]]:
@@ -89,7 +113,8 @@ def table_csv(board: Board) -> str:
         ["method", "asked", "sparsity", "n", "accuracy_mean", "accuracy_sd", "accuracies", "diverged", "runs"]
     )
     for e in board.entries:
-        numbers = [repr(round(x, 6)) if math.isfinite(x) else "" for x in (e.mean, e.sd)]
+        mean = e.mean if e.published is None else e.published
+        numbers = [repr(round(x, 6)) if math.isfinite(x) else "" for x in (mean, e.sd)]
         each = " ".join(f"{a:.4f}" for a in e.accuracies)
         sparsity = "" if e.sparsity is None else f"{e.sparsity:.6f}"
         runs = " ".join(run["id"] for run in e.runs)

@@ -41,5 +41,7 @@ def compute(job: Job) -> None:
     record["metrics"] = {name: measure(net, split(s.data, name, job.device), per_class=True) for name in s.data.splits}
     record["final_weights_sha256"] = checkpoint.digest()
     record["diverged_at"] = checkpoint.diverged_at
+    if checkpoint.diverged_at is None and not checkpoint.finite:
+        record["diverged_at"] = getattr(job.stage.inputs["net"], "step", 0)
     record["selected_step"] = packed[1].get("step")
     job.store.write_json(job.stage, "out.json", record)

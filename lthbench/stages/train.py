@@ -142,13 +142,13 @@ def compute(job: Job) -> None:
 
 def _begin(job: Job, s: Train) -> Trajectory:
     """The trajectory at the step from which the plan says it goes on."""
-    from lthbench.data.stream import TrainingStream, split
+    from lthbench.data.stream import split
     from lthbench.training.checkpoint import Checkpoint, part
     from lthbench.training.loop import Trajectory
 
     steps = s.recipe.steps_per_epoch(s.data.train_samples)
     samples = split(s.data, "train", job.device)
-    stream = TrainingStream(samples, s.data.augment, s.recipe.batch, steps, s.seed, s.index)
+    stream = samples.stream(s.data.augment, s.recipe.batch, steps, s.seed, s.index)
     if job.resume is not None:
         names = job.store.names(job.stage.id)
         if resume_file(job.resume) in names:

@@ -33,6 +33,11 @@ class Checkpoint:
         weights = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
         return cls(model, weights, {k: v.cpu() for k, v in mask.items()}, diverged_at)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers; between the ends of epochs only they tell that a run has diverged."""
+        return all(bool(t.isfinite().all()) for t in self.weights.values() if t.is_floating_point())
+
     def network(self) -> nn.Module:
         """The network itself, on the CPU."""
         net = create(self.model)

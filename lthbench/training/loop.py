@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lthbench.base.seeds import derive
-from lthbench.data.stream import TrainingStream
+from lthbench.data.stream import Stream
 from lthbench.training.checkpoint import Checkpoint, Tensors, part
 from lthbench.training.recipe import Recipe
 
@@ -34,7 +34,7 @@ class Trajectory:
         start: Checkpoint,
         moments: Tensors,
         recipe: Recipe,
-        stream: TrainingStream,
+        stream: Stream,
         step: int,
         first: int = 0,
         device: str = "cpu",

@@ -1,7 +1,8 @@
 """Criteria: what makes a weight worth keeping. One file each; a file dropped in here is found.
 
 A criterion is a function `(net: Subject, **settings) -> {name: score}` with one score for each prunable
-weight, larger = kept. It leaves the network, its gradients and buffers and all generators as it found them.
+weight, larger = kept. It leaves the weights, their gradients and all generators as it found them; the network is
+a private copy, whose BatchNorm statistics may move.
 """
 
 from __future__ import annotations

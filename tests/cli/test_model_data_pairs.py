@@ -1,0 +1,33 @@
+"""Every network on every data set whose images it can take: one step of training, pruned once."""
+
+from __future__ import annotations
+
+import pytest
+from conf_files import GROUPS
+
+MODELS = [name for name in GROUPS["model"] if name not in ("file", "timm")]
+DATASETS = [name for name in GROUPS["dataset"] if name != "npz"]
+TOO_SMALL = {("lenet_5_caffe", "digits"), ("vgg_11", "digits"), ("vgg_13", "digits"), ("vgg_16", "digits"),
+             ("vgg_19", "digits"), ("conv_6", "digits")}  # fmt: skip
+QUICK = [("lenet_300_100", "digits"), ("lenet_5_caffe", "mnist"), ("resnet_20", "cifar10"), ("lenet_5_caffe", "digits")]
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset"),
+    [
+        pytest.param(model, dataset, marks=() if (model, dataset) in QUICK else pytest.mark.slow)
+        for model in MODELS
+        for dataset in DATASETS
+    ],
+)
+def test_one_step(model, dataset, run):
+    said = run(
+        f"model={model} dataset={dataset} scale=smoke scale.steps=1 sparsity=0.5 schedule=oneshot jobs=1 "
+        "train.batch=8 out=o"
+    )
+    if (model, dataset) in TOO_SMALL:
+        assert said.code == 2
+        assert said.err.startswith(f"lthbench: model {model} cannot take inputs of ")
+        assert said.err.count("\n") == 1
+    else:
+        assert (said.code, said.last) == (0, "stages: 5 asked, 5 computed, 0 reused"), said.err
