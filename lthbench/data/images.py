@@ -181,20 +181,27 @@ class FolderStream:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         if step != self._next:
-            self._batches = self.split.read(self._requests(step), self.split.workers)
+            where = self.size, self.steps_per_epoch, len(self.split), self.seed, self.index
+            self._batches = self.split.read(_requests(step, *where, self.augment), self.split.workers)
         self._next = step + 1
         return next(self._batches)
 
-    def _requests(self, step: int) -> Iterator[Request]:
-        """What each step from this one on reads, without end."""
-        key, at, rows = derive(self.seed, "augment", *self.index), -1, torch.empty(0)
-        while True:
-            epoch, position = divmod(step, self.steps_per_epoch)
-            if epoch != at:
-                at, rows = epoch, order(self.seed, self.index, epoch, len(self.split))
-            chosen = rows[position * self.size : (position + 1) * self.size].numpy()
-            yield chosen, Draws(key, epoch, self.augment) if self.augment.any else None
-            step += 1
+
+def _requests(
+    step: int, size: int, steps_per_epoch: int, count: int, seed: int, index: tuple[int, ...], augment: Augment
+) -> Iterator[Request]:
+    """What each step from this one on reads, without end.
+
+    No method of the stream, which holds the reader of it: such a cycle would keep the worker processes alive.
+    """
+    key, at, rows = derive(seed, "augment", *index), -1, torch.empty(0)
+    while True:
+        epoch, position = divmod(step, steps_per_epoch)
+        if epoch != at:
+            at, rows = epoch, order(seed, index, epoch, count)
+        chosen = rows[position * size : (position + 1) * size].numpy()
+        yield chosen, Draws(key, epoch, augment) if augment.any else None
+        step += 1
 
 
 def folder_split(data: DataSettings, name: str, device: str) -> FolderSplit:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lthbench.engine.claims import Claims
@@ -25,11 +25,13 @@ KEEPS = ("all", "needed")
 @contextmanager
 def living_plan(store: Store, stages: Iterable[Stage], token: str) -> Iterator[None]:
     """Register the graph of a running command, so that no other drops what it works on."""
+    others(store, token)  # sweeps what dead commands left
     folder = store.root / "plans" / token
     claims = Claims()
-    claims.take(folder)
     try:
-        (folder / "stages").write_text("\n".join(stage.id for stage in stages))
+        with suppress(OSError):  # a full disk: then nobody is told, which costs time only
+            claims.take(folder)
+            (folder / "stages").write_text("\n".join(stage.id for stage in stages))
         yield
     finally:
         claims.close()

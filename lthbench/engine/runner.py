@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lthbench.engine.claims import Claims
 from lthbench.engine.graph import Stage, State, ancestors
 from lthbench.engine.plan import Goal, Work, plan
-from lthbench.engine.store import Damaged, Demand, Store, moments_file, state_file
+from lthbench.engine.store import Demand, Gone, Store, moments_file, state_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,7 +142,7 @@ class Runner:
                 elif again[-1].stage is work.stage and len(again) == 1:
                     done = moved = self._attempt(again[0], outcome)
                     moved = moved or work.stage in outcome.failed
-            except (Damaged, FileNotFoundError) as error:
+            except Gone as error:
                 self.tell("gone", stage=work.stage, error=str(error))
                 return True  # something this rests on is no longer there: plan again
             finally:
@@ -172,16 +174,12 @@ class Runner:
             self.kinds[stage.kind](Job(stage, work.missing, work.resume, self.store, self.device, self.tell))
             if lacking := [demand for demand in work.missing if not self.store.has(stage, demand)]:
                 raise AssertionError(f"{stage!r} was computed without {lacking[0]}")
-            self._note_cost(work, time.monotonic() - begun)
-        except (Damaged, FileNotFoundError):
-            if not self._ready(work) or work.resume is not None:
-                raise
-            self._fail(stage, outcome)
-            return False
+        except Gone:
+            raise  # something this rests on is no longer there
         except Exception:
             self._fail(stage, outcome)
             return False
-        self.store.remove(stage.id, "failed.json")
+        self._note_cost(work, time.monotonic() - begun)
         outcome.computed.add(stage)
         self.tell("end", work=work, seconds=time.monotonic() - begun)
         return True
@@ -190,25 +188,27 @@ class Runner:
         """Append what this computation took; a trajectory resumed elsewhere shows each machine."""
         try:
             cost = self.store.read_json(work.stage.id, "cost.json")
-        except (FileNotFoundError, Damaged):
+        except Gone:
             cost = []
         place = {"host": socket.gethostname(), "device": self.device}
         cost.append({"seconds": round(seconds, 3), "from": work.resume, **place})
-        self.store.write_json(work.stage, "cost.json", cost)
+        with suppress(OSError):  # a full disk: the result itself is there
+            self.store.write_json(work.stage, "cost.json", cost)
+            self.store.remove(work.stage.id, "failed.json")
 
     def _failed_before(self, stage: Stage) -> str | None:
         """The reason, if a runner of this command has tried this stage and failed."""
         try:
             failure = self.store.read_json(stage.id, "failed.json")
-        except (FileNotFoundError, Damaged):
+        except Gone:
             return None
         return str(failure["error"]) if failure["token"] == self.token else None
 
     def _fail(self, stage: Stage, outcome: Outcome) -> None:
         """Record the exception that is being handled as this stage's failure."""
-        trace = traceback.format_exc()
-        reason = trace.strip().splitlines()[-1]
-        record = {"error": reason, "trace": trace, "pid": os.getpid(), "token": self.token}
+        error = sys.exc_info()[1]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        record = {"error": reason, "trace": traceback.format_exc(), "pid": os.getpid(), "token": self.token}
         try:
             self.store.write_json(stage, "failed.json", record)
         except OSError as cannot:  # a full disk: the failure is still listed at the end

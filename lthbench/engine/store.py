@@ -12,9 +12,10 @@ One folder a stage, `<root>/<id[:2]>/<id>/`:
     failed.json            why the last attempt failed
     claim.<n>              who is computing it
 
-Each file carries the digest of its content and is written to a temporary name, flushed and renamed: a reader
-sees all or nothing. A file that does not agree with its digest is moved to `<root>/damaged/` and counts as
-missing. Tensors are safetensors, everything else JSON; nothing is unpickled.
+Each file carries a digest of its content and its place, and is written to a temporary name, flushed and renamed:
+a reader sees all or nothing. A file that does not agree with its digest, a whole one from elsewhere included, is
+moved to `<root>/damaged/` and counts as missing. Tensors are safetensors, everything else JSON; nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
 Curve = dict[str, dict[int, dict[str, Any]]]  # series ("train", "val", "test") -> step -> values
 
 
-class Damaged(Exception):
+class Gone(FileNotFoundError):
+    """A file is not in the store, or no longer."""
+
+
+class Damaged(Gone):
     """A file was not what it should be; it has been set aside and counts as missing."""
 
 
@@ -107,10 +112,7 @@ class Store:
             return there and (not demand.full or (isinstance(demand.step, int) and moments_file(demand.step) in names))
         if "curve.json" not in names:
             return False
-        try:
-            measured = self.curve(stage.id).get(demand.split, {})
-        except Damaged:
-            return False
+        measured = self.curve(stage.id).get(demand.split, {})
         return all(step in measured for step in demand.steps(stage.settings.first))  # type: ignore[attr-defined]
 
     def resumable(self, stage: Stage, missing: set[Demand]) -> int | None:
@@ -121,10 +123,7 @@ class Store:
         limits = [m.step for m in missing if isinstance(m, At) and isinstance(m.step, int)]
         for m in missing:
             if isinstance(m, Points):
-                try:
-                    measured = self.curve(stage.id).get(m.split, {})
-                except Damaged:
-                    measured = {}
+                measured = self.curve(stage.id).get(m.split, {})
                 steps = m.steps(stage.settings.first)  # type: ignore[attr-defined]
                 limits.extend(step - 1 for step in steps if step not in measured)
             elif isinstance(m, At) and isinstance(m.step, Best):
@@ -135,7 +134,7 @@ class Store:
         """Up to which step the best point so far is known."""
         try:
             return int(self.read(ident, progress_file(best))[1]["covers"])
-        except (Damaged, FileNotFoundError):
+        except Gone:
             return -1
 
     # ---- tensors
@@ -146,40 +145,44 @@ class Store:
 
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         text = canonical(meta)
-        head = json.dumps({"meta": text, "sha256": _digest(tensors, text)}, sort_keys=True)
+        head = json.dumps({"meta": text, "sha256": _digest(f"{stage.id}/{name}", tensors, text)}, sort_keys=True)
         self._put(stage, name, save(tensors, metadata={"lthbench": head}))
 
     def read(self, ident: str, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and values of a file. Raises FileNotFoundError, or Damaged after setting the file aside."""
+        """Tensors and values of a file. Raises Gone, or Damaged after setting the file aside."""
         from safetensors import SafetensorError, safe_open
 
         path = self.folder(ident) / name
         if not path.exists():
-            raise FileNotFoundError(path)
+            raise Gone(path)
         try:
             with safe_open(path, framework="pt") as file:
                 head = json.loads(file.metadata()["lthbench"])
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise self.set_aside(path, str(error)) from None
-        if _digest(tensors, head["meta"]) != head["sha256"]:
-            raise self.set_aside(path, "its content does not agree with its digest")
-        return tensors, json.loads(head["meta"])
+            if _digest(f"{ident}/{name}", tensors, head["meta"]) == head["sha256"]:
+                return tensors, json.loads(head["meta"])
+            reason = "its content does not agree with its digest"
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            reason = str(error)
+        raise self.set_aside(path, reason)
 
     # ---- JSON
 
     def write_json(self, stage: Stage, name: str, value: Any) -> None:
         text = canonical(value)
-        self._put(stage, name, f'{{"sha256":"{name_of(text)}","value":{text}}}\n'.encode())
+        digest = name_of(f"{stage.id}/{name}{text}")
+        self._put(stage, name, f'{{"sha256":"{digest}","value":{text}}}\n'.encode())
 
     def read_json(self, ident: str, name: str) -> Any:
-        """The value of a JSON file. Raises FileNotFoundError, or Damaged after setting the file aside."""
+        """The value of a JSON file. Raises Gone, or Damaged after setting the file aside."""
         path = self.folder(ident) / name
         try:
             record = json.loads(path.read_text())
-            if name_of(canonical(record["value"])) == record["sha256"]:
+            if name_of(f"{ident}/{name}{canonical(record['value'])}") == record["sha256"]:
                 return record["value"]
             reason = "its content does not agree with its digest"
+        except FileNotFoundError:
+            raise Gone(path) from None
         except (ValueError, KeyError, TypeError) as error:
             reason = str(error)
         raise self.set_aside(path, reason)
@@ -189,23 +192,19 @@ class Store:
         return self.read_json(stage.id, "out.json")
 
     def curve(self, ident: str) -> Curve:
-        """All measured points of a trajectory."""
+        """All measured points of a trajectory; none where the file is missing or damaged."""
         try:
             raw = self.read_json(ident, "curve.json")
-        except FileNotFoundError:
+        except Gone:
             return {}
         return {series: {int(step): values for step, values in points.items()} for series, points in raw.items()}
 
     def extend_curve(self, stage: Stage, points: Curve) -> None:
         """Add measured points; the map only grows."""
-        try:
-            known = self.curve(stage.id)
-        except Damaged:
-            known = {}
+        known = self.curve(stage.id)
         for series, values in points.items():
             known.setdefault(series, {}).update(values)
-        text = {s: {str(step): known[s][step] for step in sorted(known[s])} for s in sorted(known)}
-        self.write_json(stage, "curve.json", text)
+        self.write_json(stage, "curve.json", {s: {str(step): v for step, v in p.items()} for s, p in known.items()})
 
     # ---- files
 
@@ -213,8 +212,9 @@ class Store:
         folder = self.folder(stage.id)
         described = folder / "stage.json"
         folder.mkdir(parents=True, exist_ok=True)
-        if not described.exists():
-            self._replace(described, stage.text.encode())
+        text = stage.text.encode()
+        if not described.exists() or described.read_bytes() != text:  # new, or altered: written again
+            self._replace(described, text)
         self._replace(folder / name, data)
 
     def _replace(self, path: Path, data: bytes) -> None:
@@ -278,11 +278,11 @@ def progress_file(best: Best) -> str:
     return f"p-{best}.safetensors"
 
 
-def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
-    """sha256 over the values and over names, dtypes, shapes and bytes of all tensors, sorted by name."""
+def _digest(place: str, tensors: Mapping[str, Tensor], meta: str) -> str:
+    """sha256 over the place, the values, and names, dtypes, shapes and bytes of all tensors, sorted by name."""
     import torch
 
-    digest = hashlib.sha256(meta.encode())
+    digest = hashlib.sha256(f"{place}{meta}".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

@@ -19,14 +19,15 @@ from lthbench.base.errors import UserError
 from lthbench.engine.graph import ancestors
 from lthbench.engine.keep import drop, living_plan
 from lthbench.engine.plan import Work, plan
-from lthbench.engine.runner import Listener, Outcome
-from lthbench.engine.store import Damaged, Store
+from lthbench.engine.runner import Listener, Outcome, Runner
+from lthbench.engine.store import Gone, Store
 from lthbench.launch import workers
 from lthbench.models import ModelSettings
 from lthbench.programs import Experiment, record
 from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
+from lthbench.stages import KINDS
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
@@ -62,12 +63,19 @@ def run(
     with living_plan(store, graph, token) if todo else nullcontext():
         outcome = workers.run(jobs, goals, todo, store, [*listeners, write_record], device, token)
     for e in experiments:
-        trained_on = e.trajectory in outcome.computed
-        if e.result not in outcome.failed and (trained_on or not _recorded(runs / f"{e.id}.json")):
-            try:
-                record.write(runs, record.record(e, store, **computing))
-            except (FileNotFoundError, Damaged) as error:
-                outcome.failed[e.result] = f"its result could not be read: {error}"
+        path = runs / f"{e.id}.json"
+        if e.result in outcome.failed or (_recorded(path) and e.trajectory not in outcome.computed):
+            continue
+        try:
+            found = record.record(e, store, **computing)
+        except Gone:  # damaged where nobody had to read it: set aside by now, and made again
+            again = Runner(store, KINDS, listeners, device, token=token).run(e.goals)
+            outcome.computed |= again.computed
+            outcome.failed |= again.failed
+            if e.result in outcome.failed:
+                continue
+            found = record.record(e, store, **computing)
+        record.write(runs, found)
     if keep == "needed" and not outcome.failed:
         drop(store, graph, [e.roles["final"] for e in experiments], token)
     return outcome

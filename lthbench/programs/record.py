@@ -17,7 +17,7 @@ from lthbench import __version__
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.engine.graph import Stage, ancestors
-from lthbench.engine.store import Damaged, Store
+from lthbench.engine.store import Gone, Store
 from lthbench.programs.run import Experiment
 from lthbench.stages.train import Train
 
@@ -38,7 +38,7 @@ _NEEDED: dict[str, type] = {
 
 
 def record(experiment: Experiment, store: Store, device: str, threads: int) -> dict[str, Any]:
-    """The JSON of a finished run. Raises FileNotFoundError or Damaged if its result is not in the store."""
+    """The JSON of a finished run. Raises Gone if its result is not in the store."""
     found = store.output(experiment.result)
     trajectory = experiment.trajectory
     trained = [s for s in ancestors([experiment.result]) if isinstance(s.settings, Train)]
@@ -59,7 +59,7 @@ def record(experiment: Experiment, store: Store, device: str, threads: int) -> d
 def _seconds(store: Store, stage: Stage) -> float:
     try:
         return sum(float(part["seconds"]) for part in store.read_json(stage.id, "cost.json"))
-    except (FileNotFoundError, Damaged):
+    except Gone:
         return 0.0
 
 

@@ -49,7 +49,7 @@ def plot(board: Board) -> bytes:
     for label in board.labels:
         paper = [e for e in board.entries if e.label == label and e.published is not None and e.asked in remaining]
         if paper:
-            x, y = [remaining[e.asked] for e in paper], [e.published for e in paper]
+            x, y = [remaining[e.asked] for e in paper], [e.published or 0.0 for e in paper]
             axes.plot(x, y, label=label, color="0.5", linestyle=":", marker=".", linewidth=1.2)
     axes.set_xscale("log")
     axes.invert_xaxis()

@@ -8,9 +8,11 @@ import io
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lthbench.report.board import Board, Entry
@@ -55,10 +57,10 @@ def unpack(folder: Path, runs: Path) -> None:
             (runs / f"{run['id']}.json").write_text(line)
 
 
-def grid(board: Board) -> tuple[list[str], list[list[str]]]:
+def grid(board: Board, text: Callable[[Entry], str] = Entry.text) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the page's table: methods by sparsities, or the other way round where those are many."""
     columns = board.columns
-    texts = {(e.label, e.asked): e.text() for e in board.entries}
+    texts = {(e.label, e.asked): text(e) for e in board.entries}
     if len(columns) <= WIDE:
         head = ["method", *map(board.column_title, columns)]
         return head, [[label, *(texts.get((label, c), "") for c in columns)] for label in board.labels]
@@ -78,8 +80,7 @@ def markdown(board: Board) -> str:
         "",
         *_pipe_table(head, rows),
         "",
-        f"![accuracy against sparsity]({board.name}.png)",
-        "",
+        *([f"![accuracy against sparsity]({board.name}.png)", ""] if any(e.runs for e in board.entries) else []),
         *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
         f"    {board.command}",
         "",
@@ -124,25 +125,31 @@ def table_csv(board: Board) -> str:
 
 def terminal(board: Board, console: Console) -> None:
     """Print the leaderboard."""
-    head, rows = grid(board)
     best = _best(board)
+
+    def shown(entry: Entry) -> str:
+        text = escape(entry.text())
+        return f"[bold]{text}[/bold]" if (entry.label, entry.asked) in best else text
+
+    head, rows = grid(board, shown)
     console.print(f"{board.title}: test accuracy, %, n = {board.seeds()}", markup=False, highlight=False)
     table = Table()
     table.add_column(head[0], overflow="fold")
     for column in head[1:]:
-        table.add_column(column, justify="right")
+        table.add_column(escape(column), justify="right")
     for row in rows:
-        table.add_row(row[0], *(f"[bold]{cell}[/bold]" if cell and cell in best else cell for cell in row[1:]))
+        table.add_row(escape(row[0]), *row[1:])
     console.print(table)
 
 
-def _best(board: Board) -> set[str]:
-    """The texts of the best cell of each sparsity, where there are several methods to compare."""
+def _best(board: Board) -> set[tuple[str, str]]:
+    """The best cell of each sparsity, where there are several methods to compare."""
     best = set()
     for column in board.columns:
         entries: list[Entry] = [e for e in board.entries if e.asked == column and e.runs]
         if len(entries) > 1:
-            best.add(max(entries, key=lambda e: e.mean).text())
+            winner = max(entries, key=lambda e: e.mean)
+            best.add((winner.label, winner.asked))
     return best
 
 

@@ -272,7 +272,7 @@ def test_by_kind_needs_a_rate_for_every_kind(here: Path, refused: Refused):
         ("rows: 3", "table mine has no rows"),
         ("rows: [3]", "table mine: row 1 has no label"),
         ("rows: [{seed: 0}]", "table mine: row 1 has no label"),
-        ("clams: 1\nrows: [{label: a}]", "table mine: unknown key 'clams'; choose from rows, settings, title"),
+        ("rwos: [{label: a}]", "table mine: unknown key 'rwos'; did you mean 'rows'?"),
         ("settings: 3\nrows: [{label: a}]", "table mine: settings are no 'key: value' pairs"),
         ("rows: [{label: a, prunr: random}]", "unknown key 'prunr'; did you mean 'pruner'?"),
         ("rows: [{label: a, pruner: randm}]", "no option 'randm' in group 'pruner'; did you mean 'random'?"),

@@ -24,6 +24,8 @@ from lthbench.programs import experiment
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options if group != "table"]
 NEEDS = {  # what an option cannot do without
     "dataset=npz": ["dataset.name=mine.npz"],
+    "dataset=imagefolder": ["dataset.name=pictures"],
+    "dataset=imagenet": ["scale=smoke"],  # its version is read from its files
     "model=file": ["model.name=mine.py"],
     "model=timm": ["model.name=resnet18"],
     "allocation=by_kind": ["sparsity=level:2"],
@@ -40,6 +42,9 @@ def composing() -> Iterator[Composer]:
 def own_files(here):
     images, labels = np.zeros((4, 8, 8), np.uint8), np.arange(4, dtype=np.uint8)
     np.savez(here / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    for split in ("train", "test"):
+        (here / "pictures" / split / "cats").mkdir(parents=True)
+        (here / "pictures" / split / "cats" / "1.png").touch()
     (here / "mine.py").write_text("def model(shape, classes): ...\n")
 
 

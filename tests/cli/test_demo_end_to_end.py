@@ -1,4 +1,4 @@
-"""The demo from the command to the leaderboard, small: every number on a page is in a JSON, and nothing is done twice."""
+"""The demo from the command to the leaderboard: every number on a page is in a JSON, and nothing is done twice."""
 
 from __future__ import annotations
 

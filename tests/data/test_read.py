@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lthbench.base.errors import UserError
-from lthbench.data.read import Arrays, found, load
 from lthbench.data.known import SETS, Version
+from lthbench.data.read import Arrays, found, load
 from lthbench.data.sets import Augment, DataSettings, Normalise, describe_file
 
 RNG = np.random.default_rng(1)
