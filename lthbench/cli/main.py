@@ -42,10 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith(("-", "+", "~")) and "=" not in arguments[0]:
-        from lthbench.cli.subcommands import SUBCOMMANDS, unknown
+        from lthbench.cli.subcommands import call
 
-        command = SUBCOMMANDS.get(arguments[0])
-        return command(arguments[1:]) if command else unknown(arguments[0])
+        return call(arguments[0], arguments[1:])
     flags, overrides = split(arguments)
     names = [flag.split("=", 1)[0] for flag in flags]
     if "--version" in names:

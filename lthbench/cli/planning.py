@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     whole = plan(goals, _Empty())
     naive = sum(sum(map(epochs, plan(e.goals, _Empty()))) for e in runs)
     _, store = folders(grid.config)
-    left = plan(goals, store)
+    left = plan(goals, store) if store.root.is_dir() else whole
     print(f"{grid.title}: {len(grid.cells)} cells")
     print(f"epochs asked for, each run alone: {naive:.1f}; after sharing: {_epochs(whole):.1f}")
     print(f"states in the store: {readable(_bytes(whole))}")

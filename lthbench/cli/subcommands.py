@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from lthbench.base.errors import UserError, near
@@ -35,52 +36,21 @@ def overrides_of(words: Sequence[str]) -> tuple[list[str], bool, str | None]:
     return overrides, "-m" in flags or "--multirun" in flags, config_dir(flags)
 
 
-def _list(words: Sequence[str]) -> int:
-    from lthbench.cli.listing import run
-
-    return run(words)
-
-
-def _plan(words: Sequence[str]) -> int:
-    from lthbench.cli.planning import run
-
-    return run(words)
-
-
-def _report(words: Sequence[str]) -> int:
-    from lthbench.cli.reporting import report
-
-    return report(words)
-
-
-def _show(words: Sequence[str]) -> int:
-    from lthbench.cli.reporting import show
-
-    return show(words)
-
-
-def _store(words: Sequence[str]) -> int:
-    from lthbench.cli.storing import run
-
-    return run(words)
-
-
-def _bench(words: Sequence[str]) -> int:
-    from lthbench.cli.benching import run
-
-    return run(words)
-
-
-SUBCOMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "bench": _bench,
-    "list": _list,
-    "plan": _plan,
-    "report": _report,
-    "show": _show,
-    "store": _store,
+# word -> module of lthbench.cli, function: imported when called, so that start-up stays short
+SUBCOMMANDS = {
+    "bench": ("benching", "run"),
+    "list": ("listing", "run"),
+    "plan": ("planning", "run"),
+    "report": ("reporting", "report"),
+    "show": ("reporting", "show"),
+    "store": ("storing", "run"),
 }
 
 
-def unknown(word: str) -> NoReturn:
-    """Refuse a first word that is neither a subcommand nor a setting."""
-    raise UserError(f"unknown subcommand '{word}'{near(word, SUBCOMMANDS)}; settings are key=value")
+def call(word: str, words: Sequence[str]) -> int:
+    """Run a subcommand; returns the exit code. Refuses a first word that is neither that nor a setting."""
+    if word not in SUBCOMMANDS:
+        raise UserError(f"unknown subcommand '{word}'{near(word, SUBCOMMANDS)}; settings are key=value")
+    module, function = SUBCOMMANDS[word]
+    code: int = getattr(import_module(f"lthbench.cli.{module}"), function)(words)
+    return code

@@ -141,10 +141,13 @@ def _mat(folder: Path) -> Arrays:
 
 def _mat_file(path: Path) -> tuple[Bytes, Bytes]:
     """X is (H, W, C, N), y is (N, 1) with 10 for the digit 0."""
-    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError, loadmat
 
     with _reading(path):
-        content = loadmat(path, variable_names=["X", "y"])
+        try:
+            content = loadmat(path, variable_names=["X", "y"])
+        except MatReadError as error:  # no ValueError, whatever it is about
+            raise ValueError(error) from None
         x = np.asarray(content["X"], np.uint8).transpose(3, 0, 1, 2)
         return np.ascontiguousarray(x), _labels(content["y"] % 10, len(x))
 

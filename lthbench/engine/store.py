@@ -241,13 +241,16 @@ class Store:
 
     # ---- the whole store, for people
 
-    def ids(self) -> Iterator[str]:
-        """The ids of all stages with a folder; foreign folders are passed over."""
-        for shelf in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
-            for folder in sorted(shelf.iterdir()):
-                named = re.fullmatch(r"[0-9a-f]{32}", folder.name) and folder.name.startswith(shelf.name)
-                if named and self.names(folder.name):
-                    yield folder.name
+    def ids(self, prefix: str = "") -> Iterator[str]:
+        """The ids of all stages with files, or of those that begin with so many of an id's first two digits."""
+        yield from (ident for ident in self.folders(prefix) if self.names(ident))
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """The ids of all stages with a folder, be it empty but for a claim."""
+        for shelf in sorted(self.root.glob(prefix + "[0-9a-f]" * (2 - len(prefix)))):
+            for name in sorted(os.listdir(shelf)):
+                if re.fullmatch(r"[0-9a-f]{32}", name) and name.startswith(shelf.name):
+                    yield name
 
     def describe(self, ident: str) -> dict[str, Any] | None:
         """Kind, version, settings and inputs of a stage; None where its text does not bear its name."""

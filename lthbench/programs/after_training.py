@@ -22,7 +22,9 @@ def prune_after_training(run: Run) -> Experiment:
         mask = prune(net, run.pruner, run.allocation, run.prunable, density, run.rates_applied, start)
         done.add(f"mask {number}", mask)
         if number == len(run.rounds) and run.control == "reinit":
-            net = run.train_fresh(mask)
+            fresh = run.reinitialised()
+            done.add("reinit", fresh)
+            net = train(fresh, run.recipe, run.data, run.seed, mask=mask).at(run.steps)
         else:
             net = run.retrain(dense, net, mask, number)
         done.add(f"net {number}", net)

@@ -17,7 +17,7 @@ def prune_at_init(run: Run) -> Experiment:
         return done.add("dense", net).finish(net)
     mask = prune(start, run.pruner, run.allocation, run.prunable, run.rounds[0], run.rates_applied, start)
     if run.control == "reinit":
-        net = run.train_fresh(mask)
-    else:
-        net = train(start, run.recipe, run.data, run.seed, mask=mask).at(run.steps)
+        start = run.reinitialised()
+        done.add("reinit", start)
+    net = train(start, run.recipe, run.data, run.seed, mask=mask).at(run.steps)
     return done.add("mask 1", mask).add("net 1", net).finish(net)

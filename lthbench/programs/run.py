@@ -287,10 +287,9 @@ class Run(Settings):
         )
         return final.at(self.first + self.retrain_steps)
 
-    def train_fresh(self, mask: Stage) -> State:
-        """Control reinit: the mask on another initialisation, trained once for the dense length."""
-        start = initial.init(self.model, self.initialiser, self.seed, index=1)
-        return train(start, self.recipe, self.data, self.seed, mask=mask).at(self.steps)
+    def reinitialised(self) -> Stage:
+        """Control reinit's start: another initialisation, whose batches are in the same order."""
+        return initial.init(self.model, self.initialiser, self.seed, index=1)
 
 
 def _turns(schedule: LrSchedule, warm: int, steps: int) -> set[int]:

@@ -164,6 +164,7 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
     ),
     (Normalise(), {"kind": "image", "mean": (0.4,), "std": (0.4,)}),
     (Augment(), {"pad": 4, "flip": True}),
+    (Augment(0, True, (0.1, 1.0), (0.5, 2.0)), {"scale": (0.2, 1.0), "ratio": (0.8, 1.2)}),
     (
         DataSettings("cifar10", "official", Normalise(), Augment()),
         {
@@ -180,6 +181,12 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
         {"shape": (3, 8, 8), "classes": 9, "samples": 101},
     ),
     (
+        DataSettings(
+            "photos", "0123", Normalise(), Augment(), shape=(3, 8, 8), classes=2, samples=9, size=8, resize=10
+        ),
+        {"size": 7, "resize": 9},
+    ),
+    (
         ModelSettings("resnet_20", 1, {"width": 1.0}, (3, 32, 32), 10),
         {"name": "lenet_300_100", "version": 2, "args": {"width": 0.5}, "shape": (1, 32, 32), "classes": 100},
     ),
@@ -190,7 +197,7 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
         {"name": "magnitude", "version": 2, "args": {"power": 2}, "seed": None},
     ),
 ]
-PARTLY = {DataSettings, Allocation}  # whose fields are shared between two cases above
+PARTLY = {Augment, DataSettings, Allocation}  # whose fields are shared between the cases above
 
 
 @pytest.mark.parametrize(("settings", "changes"), CHANGES, ids=lambda v: type(v).__name__)
