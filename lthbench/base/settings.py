@@ -19,7 +19,7 @@ import sys
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lthbench.base.errors import UserError, near
@@ -42,10 +42,15 @@ def aside(default: Any = None) -> Any:
 class Settings:
     """Base of frozen dataclasses that name results; see the module's docstring."""
 
-    @cached_property
+    @property
     def text(self) -> str:
         """Canonical JSON of the identity."""
-        return canonical(identity(self))
+        found: str | None = self.__dict__.get("text")
+        if found is None:
+            named = [(prefix, getattr(self, name), neutral) for name, prefix, neutral in _named(type(self))]  # type: ignore[arg-type]
+            parts = [prefix + canonical(v) for prefix, v, neutral in named if neutral is _ABSENT or v != neutral]
+            found = self.__dict__["text"] = "{" + ",".join(parts) + "}"
+        return found
 
     def spelled_out(self) -> dict[str, Any]:
         """The identity as plain JSON values."""
@@ -53,13 +58,11 @@ class Settings:
         return result
 
 
-def identity(settings: Any) -> dict[str, Any]:
-    """The fields that name a result, by name."""
-    return {
-        f.name: value
-        for f in fields(settings)
-        if not f.metadata.get("aside") and (value := getattr(settings, f.name)) != f.metadata.get("neutral", _ABSENT)
-    }
+@cache
+def _named(cls: Any) -> list[tuple[str, str, Any]]:
+    """The identity's fields in the text's order: name, how the text begins it, neutral value."""
+    own = sorted((f for f in fields(cls) if not f.metadata.get("aside")), key=lambda f: f.name)
+    return [(f.name, f"{_encode(f.name)}:", f.metadata.get("neutral", _ABSENT)) for f in own]
 
 
 def canonical(value: Any) -> str:

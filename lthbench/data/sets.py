@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, aside, later
-from lthbench.data.known import CHOICES, SETS
+from lthbench.data.known import CHOICES, FOLDERS, SETS
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class DataSettings(Settings):
     def __post_init__(self) -> None:
         if self.streamed:
             self._check_folder()
+        elif self.name in FOLDERS:
+            raise UserError(f"dataset.name: {self.name} is read from image files; say dataset={self.name}")
         elif self.name not in SETS and not self.name.endswith(".npz"):
             raise UserError(f"unknown data set '{self.name}'{near(self.name, CHOICES)}")
         elif self.augment.scale:

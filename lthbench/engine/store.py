@@ -96,7 +96,9 @@ class Store:
     def names(self, ident: str) -> set[str]:
         """The files of a stage; claims and unfinished files are none."""
         try:
-            return {e.name for e in os.scandir(self.folder(ident)) if not e.name.startswith((".", "claim."))}
+            return {
+                e.name for e in os.scandir(f"{self.root}/{ident[:2]}/{ident}") if not e.name.startswith((".", "claim."))
+            }
         except FileNotFoundError:
             return set()
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from fractions import Fraction
+from functools import lru_cache
 
 from lthbench.base.errors import UserError
 
@@ -50,6 +51,7 @@ class Density:
             return total - int(((1 - density) * total).to_integral_value(ROUND_HALF_UP))
 
 
+@lru_cache(maxsize=4096)
 def rooted(base: Fraction, power: int, root: int) -> Density:
     """base ** (power / root) in lowest terms: a plain fraction wherever it is one, so that one density is one text."""
     for k in range(base.denominator.bit_length(), 1, -1):  # (1/4)^(1/4) is (1/2)^(1/2)

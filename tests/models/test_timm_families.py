@@ -18,12 +18,18 @@ from lthbench.pruning.prune import prune
 from lthbench.training.checkpoint import Checkpoint
 
 SAMPLE = ["regnetx_002", "mobilenetv3_small_050", "vit_tiny_patch16_224", "mobilevit_xxs"]  # the quick suite's
-CONVOLUTIONAL = """resnet10t resnext26ts regnetx_002 regnety_002 mobilenetv2_035 mobilenetv3_small_050 tinynet_e
-    mnasnet_small densenet121 convnext_atto convnextv2_atto ghostnet_050 hardcorenas_a lcnet_035 repvgg_a0 dla46_c
-    hrnet_w18_small fbnetc_100 rexnet_100 mobileone_s0 ese_vovnet19b_dw inception_next_atto efficientnet_lite0""".split()
-OTHERS = """vit_tiny_patch16_224 deit_tiny_patch16_224 swin_tiny_patch4_window7_224 mixer_s32_224 resmlp_12_224
-    poolformer_s12 mobilevit_xxs levit_128s edgenext_xx_small xcit_nano_12_p16_224 cait_xxs24_224 pit_ti_224
-    coat_lite_tiny convit_tiny fastvit_t8 efficientvit_b0 gmlp_ti16_224""".split()
+CONVOLUTIONAL = [
+    "resnet10t", "resnext26ts", "regnetx_002", "regnety_002", "mobilenetv2_035", "mobilenetv3_small_050",
+    "tinynet_e", "mnasnet_small", "densenet121", "convnext_atto", "convnextv2_atto", "ghostnet_050",
+    "hardcorenas_a", "lcnet_035", "repvgg_a0", "dla46_c", "hrnet_w18_small", "fbnetc_100", "rexnet_100",
+    "mobileone_s0", "ese_vovnet19b_dw", "inception_next_atto", "efficientnet_lite0",
+]  # fmt: skip
+OTHERS = [
+    "vit_tiny_patch16_224", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224",
+    "resmlp_12_224", "poolformer_s12", "mobilevit_xxs", "levit_128s", "edgenext_xx_small",
+    "xcit_nano_12_p16_224", "cait_xxs24_224", "pit_ti_224", "coat_lite_tiny", "convit_tiny", "fastvit_t8",
+    "efficientvit_b0", "gmlp_ti16_224",
+]  # fmt: skip
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in CONVOLUTIONAL + OTHERS if name not in SAMPLE]
 
 
