@@ -46,6 +46,7 @@ def trainer(net, x, y, mean, std, masks, optimizer, batch, pad=0, flip=False, bf
         return ((xb.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def run(begin, end):
+        torch.set_flush_denormal(True)
         for step in range(begin, end):
             position = step % per_epoch
             if position == 0 or not drawn:
