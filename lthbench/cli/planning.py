@@ -8,12 +8,13 @@ from lthbench.cli.compose import composer
 from lthbench.cli.execute import folders, supported
 from lthbench.cli.grid import expand
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.engine.graph import ancestors
+from lthbench.engine.graph import Stage, State, ancestors
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.store import At, Demand, Store
 from lthbench.models import ModelSettings
+from lthbench.programs import Experiment
 from lthbench.stages.init import Init
-from lthbench.stages.train import Train, epochs
+from lthbench.stages.train import Train, end, epochs, epochs_until
 
 
 class _Empty(Store):
@@ -44,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     goals = [goal for e in runs for goal in e.goals]
     stages = list(ancestors(e.result for e in runs))
     whole = plan(goals, _Empty())
-    naive = sum(sum(map(epochs, plan(e.goals, _Empty()))) for e in runs)
+    naive = sum(map(_alone, runs))
     _, store = folders(grid.config)
     left = plan(goals, store) if store.root.is_dir() else whole
     print(f"{grid.title}: {len(grid.cells)} cells")
@@ -55,20 +56,39 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
+def _alone(experiment: Experiment) -> float:
+    """Epochs that a run would train if it shared nothing: each of its trajectories, to the furthest step it asks."""
+    furthest: dict[Stage, int] = {}
+    asked = [(ref.stage, At(ref.step)) for ref in experiment.roles.values() if isinstance(ref, State)]
+    for stage, demand in [*asked, *experiment.goals]:
+        if isinstance(stage.settings, Train):
+            furthest[stage] = max(furthest.get(stage, 0), end(demand))
+    return sum(epochs_until(stage, step) for stage, step in furthest.items())
+
+
 def _epochs(works: Iterable[Work]) -> float:
     return sum(map(epochs, works))
 
 
 def _bytes(works: Sequence[Work]) -> int:
-    """What the states, optimiser states and masks of a plan take on disk."""
-    inits = [s for s in (work.stage.settings for work in works) if isinstance(s, Init)]
-    sizes = {model: _size(model) for model in {s.model for s in inits}}
-    return sum(_work_bytes(work, sizes) for work in works)
+    """What the states, optimiser states and masks of a whole plan take on disk."""
+    sizes: dict[ModelSettings, int] = {}
+    size_of: dict[Stage, int] = {}  # a network's size comes down from its initialisation
+    total = 0
+    for work in works:
+        s = work.stage.settings
+        if isinstance(s, Init):
+            if s.model not in sizes:
+                sizes[s.model] = _size(s.model)
+            size_of[work.stage] = sizes[s.model]
+        else:
+            size_of[work.stage] = size_of[next(iter(work.stage.inputs.values())).stage]
+        total += _work_bytes(work, size_of[work.stage])
+    return total
 
 
-def _work_bytes(work: Work, sizes: dict[ModelSettings, int]) -> int:
-    model = next(s.settings.model for s in ancestors([work.stage]) if isinstance(s.settings, Init))
-    size, s = sizes[model], work.stage.settings
+def _work_bytes(work: Work, size: int) -> int:
+    s = work.stage.settings
     if isinstance(s, Init):
         return size
     if not isinstance(s, Train):

@@ -79,14 +79,20 @@ def at(trajectory: Stage, step: int) -> Ref:
 
 def epochs(work: Work) -> float:
     """Epochs of training that a piece of work takes; 0 for what does not train."""
-    s = work.stage.settings
-    if not isinstance(s, Train):
+    if not isinstance(work.stage.settings, Train):
         return 0.0
-    begin = s.first if work.resume is None else work.resume
-    return max(0, max(map(_end, work.missing)) - begin) / s.recipe.steps_per_epoch(s.data.train_samples)
+    return epochs_until(work.stage, max(map(end, work.missing)), work.resume)
 
 
-def _end(demand: Demand) -> int:
+def epochs_until(trajectory: Stage, step: int, begin: int | None = None) -> float:
+    """Epochs from a step (None: the first) of a trajectory to another."""
+    s = trajectory.settings
+    assert isinstance(s, Train)
+    begin = s.first if begin is None else begin
+    return max(0, step - begin) / s.recipe.steps_per_epoch(s.data.train_samples)
+
+
+def end(demand: Demand) -> int:
     """The step up to which a demand makes a trajectory run."""
     if isinstance(demand, Points):
         return demand.until
