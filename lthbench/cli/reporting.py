@@ -11,6 +11,7 @@ from lthbench.base.errors import UserError
 from lthbench.cli.compose import Composer, composer
 from lthbench.cli.execute import folders, leaderboard, say, terminal
 from lthbench.cli.grid import expand
+from lthbench.cli.planning import readable
 from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.programs import record
 from lthbench.report import write
@@ -141,6 +142,8 @@ def show(words: Sequence[str]) -> int:
     print(f"weights sha256 {result['final_weights_sha256']}")
     for role, ref in result["stages"].items():
         print(f"  {role}: {ref}")
-    print(f"training {result['cost']['train_seconds']} s; {json.dumps(result['environment'])}")
+    cost = result["cost"]
+    peak = readable(cost.get("peak_memory", 0))
+    print(f"training {cost['train_seconds']} s, peak memory {peak}; {json.dumps(result['environment'])}")
     print("settings: " + json.dumps(result["config"], indent=1))
     return 0

@@ -8,6 +8,7 @@ as a dictionary from kind to function: the engine knows neither pruning nor trai
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
 import time
@@ -191,7 +192,9 @@ class Runner:
         except Gone:
             cost = []
         place = {"host": socket.gethostname(), "device": self.device}
-        cost.append({"seconds": round(seconds, 3), "from": work.resume, **place})
+        cost.append(
+            {"seconds": round(seconds, 3), "from": work.resume, "peak_memory": _peak_memory(self.device), **place}
+        )
         with suppress(OSError):  # a full disk: the result itself is there
             self.store.write_json(work.stage, "cost.json", cost)
             self.store.remove(work.stage.id, "failed.json")
@@ -215,3 +218,12 @@ class Runner:
             reason += f" (and the failure could not be recorded: {cannot})"
         outcome.failed[stage] = reason
         self.tell("failed", stage=stage, error=reason)
+
+
+def _peak_memory(device: str) -> int:
+    """Bytes: the most that this process has held so far, or that was allocated on the GPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB

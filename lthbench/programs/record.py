@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,22 @@ def record(experiment: Experiment, store: Store, device: str, threads: int) -> d
         **found,
         "curves": store.curve(trajectory.id) if trajectory else {},
         "stages": {role: ref.ref for role, ref in experiment.roles.items()},
-        "cost": {"train_seconds": round(sum(_seconds(store, s) for s in trained), 3), "trajectories": len(trained)},
+        "cost": _cost(store, trained),
         "environment": environment(device, threads),
     }
 
 
-def _seconds(store: Store, stage: Stage) -> float:
-    try:
-        return sum(float(part["seconds"]) for part in store.read_json(stage.id, "cost.json"))
-    except Gone:
-        return 0.0
+def _cost(store: Store, trained: list[Stage]) -> dict[str, Any]:
+    """Seconds of training and peak memory in bytes, over all trajectories that the run rests on."""
+    parts = []
+    for stage in trained:
+        with suppress(Gone):
+            parts += store.read_json(stage.id, "cost.json")
+    return {
+        "train_seconds": round(sum(float(part["seconds"]) for part in parts), 3),
+        "peak_memory": max((part.get("peak_memory", 0) for part in parts), default=0),
+        "trajectories": len(trained),
+    }
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def prune(
     net = checkpoint.network().to(getattr(torch, scoring.dtype)).train(scoring.mode == "train")
     found = prunable(net, preset)
     weights = {name: w.parameter for name, w in found.items()}
-    original = {name: w.detach().clone() for name, w in weights.items()}
+    original = {name: checkpoint.weights[name].to(w.dtype) for name, w in weights.items()}  # no copy in float32
     alive = {name: checkpoint.mask.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in weights.items()}
     layers = {name: Layer(w.kind, w.parameter.numel(), int(alive[name].sum())) for name, w in found.items()}
     mask = alive

@@ -67,7 +67,15 @@ class Trajectory:
                 }
 
     def run(self, until: int) -> None:
-        """Train until `until` steps are done. Nothing in here waits for the device."""
+        """Train until `until` steps are done."""
+        torch.set_flush_denormal(True)  # moments that die out are 0 sooner: 1.3x on MNIST's LeNet, the same weights
+        try:
+            self._run(until)
+        finally:
+            torch.set_flush_denormal(False)
+
+    def _run(self, until: int) -> None:
+        """The loop. Nothing in here waits for the device."""
         net, recipe, optimizer, stream = self.net, self.recipe, self.optimizer, self.stream
         forward, scaler = self._forward, self._scaler
         cast: Any = nullcontext()
@@ -75,7 +83,6 @@ class Trajectory:
             half = torch.bfloat16 if recipe.precision == "bf16" else torch.float16
             cast = torch.autocast(torch.device(self.device).type, dtype=half)
         net.train()
-        torch.set_flush_denormal(True)  # moments that die out are 0 sooner: 1.3x on MNIST's LeNet, the same weights
         for step in range(self.step, until):
             if step % stream.steps_per_epoch == 0:
                 self._loss = torch.zeros((), device=self.device)

@@ -352,7 +352,11 @@ def test_ctrl_c(jobs, here):
     """Interrupted while it trains: one line, exit code 130; the next command goes on."""
     command = ["train.epochs=100000", f"jobs={jobs}", "out=o"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lthbench", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "lthbench", *command],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where a shell runs us behind it
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "Grid: 1 run, 1 seed, results in o\n"
