@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 
 from lthbench.bench import reference
 from lthbench.bench.measure import Row, ratio, row, seconds
@@ -60,13 +62,13 @@ class Setup:
         x = torch.randint(0, 256, (self.samples, height, width, channels), generator=draws, dtype=torch.uint8)
         return x, torch.randint(0, 10, (self.samples,), generator=draws)
 
-    def ours(self, masked: bool = True) -> Trajectory:
-        x, y = self.data()
-        split = Split(x, y, torch.arange(len(y)), self.normalise)
+    def ours(self, masked: bool = True, device: str = "cpu") -> Trajectory:
+        x, y = (t.to(device) for t in self.data())
+        split = Split(x, y, torch.arange(len(y), device=device), self.normalise)
         steps = self.recipe.steps_per_epoch(len(y))
         stream = TrainingStream(split, self.augment, self.recipe.batch, steps, 0, (0, 0))
         start = self.network().masked(self.masks()) if masked else self.network()
-        return Trajectory(start, {}, self.recipe, stream, 0)
+        return Trajectory(start, {}, self.recipe, stream, 0, device=device)
 
     def by_hand(self) -> Callable[[int, int], None]:
         x, y = self.data()
@@ -77,6 +79,23 @@ class Setup:
             net, images, y, self.normalise.mean, self.normalise.std, self.masks(), make(net), self.recipe.batch,
             self.augment.pad, self.augment.flip, self.recipe.precision == "bf16",
         )  # fmt: skip
+        return run
+
+    def by_loader(self, device: str = "cpu", workers: int = 0) -> Callable[[], None]:
+        """A block of the plain loop: a DataLoader over float images, an ordinary optimiser, no masks."""
+        x, y = self.data()
+        images = x.permute(0, 3, 1, 2).float() / 255
+        batches = DataLoader(TensorDataset(images, y), self.recipe.batch, shuffle=True, num_workers=workers)
+        net = self.network().network().to(device).train()
+        optimizer = (torch.optim.Adam if self.recipe.optimizer == "adam" else torch.optim.SGD)(net.parameters(), 1e-3)
+        endless = itertools.chain.from_iterable(iter(batches) for _ in itertools.count())
+
+        def run() -> None:
+            for xb, yb in itertools.islice(endless, self.block):
+                optimizer.zero_grad()
+                cross_entropy(net(xb.to(device)), yb.to(device)).backward()
+                optimizer.step()
+
         return run
 
 
@@ -112,6 +131,46 @@ def training(blocks: int) -> Iterator[Row]:
             blocks,
             f"{n} steps",
         )
+
+
+def loader(blocks: int) -> Iterator[Row]:
+    """The reference itself against a plain loop with a DataLoader: what makes it worth comparing with."""
+    by_hand, n = LENET.by_hand(), LENET.block
+    starts = itertools.count(0, n)
+    plain = LENET.by_loader()
+    yield ratio(
+        f"plain loop with a DataLoader against the reference: {LENET.name}",
+        plain,
+        lambda: by_hand(k := next(starts), k + n),
+        blocks,
+        "no masks in the plain loop",
+    )
+
+
+def compiled(blocks: int) -> Iterator[Row]:
+    """What torch.compile gains on a ResNet-20 step, and after how many steps it has paid for itself."""
+    fast = replace(RESNET, recipe=replace(RESNET.recipe, compile=True)).ours()
+    first = seconds(partial(_advance, fast, 1))
+    gain = ratio("", partial(_advance, RESNET.ours(), 1), partial(_advance, fast, 1), blocks)
+    step = seconds(partial(_advance, fast, 1))
+    saved = step * (gain.value - 1)
+    note = f"first step {first:.0f} s; pays for itself after {first / saved:.0f} steps" if saved > 0 else "never pays"
+    yield replace(gain, name=f"a step against a compiled step: {RESNET.name}", note=note)
+
+
+def gpu(blocks: int) -> Iterator[Row]:
+    """On a GPU: our bf16 loop against a plain eager float32 loop with a DataLoader, and four workers against one."""
+    setup = replace(RESNET, name="ResNet-20, CIFAR-10, batch 128, bf16, GPU", block=100)
+    setup = replace(setup, recipe=replace(_SGD, precision="bf16"))
+    ours, plain = setup.ours(device="cuda"), setup.by_loader("cuda", workers=2)
+
+    def both(run: Callable[[], object]) -> None:
+        run()
+        torch.cuda.synchronize()
+
+    advance = partial(_advance, ours, setup.block)
+    yield ratio(f"plain loop against ours: {setup.name}", lambda: both(plain), lambda: both(advance), blocks)
+    yield from _throughput(4, blocks, "cuda")
 
 
 def peak(blocks: int) -> Iterator[Row]:
@@ -168,34 +227,39 @@ def states(blocks: int) -> Iterator[Row]:
 
 def workers(blocks: int) -> Iterator[Row]:
     """Throughput of two one-thread workers over that of one."""
+    yield from _throughput(2, blocks, "cpu")
+
+
+def _throughput(count: int, blocks: int, device: str) -> Iterator[Row]:
     context = multiprocessing.get_context("spawn")
     pipes = []
-    for _ in range(2):
+    for _ in range(count):
         here, there = context.Pipe()
-        context.Process(target=_worker, args=(there,), daemon=True).start()
+        context.Process(target=_worker, args=(there, device), daemon=True).start()
         pipes.append(here)
     for pipe in pipes:
         pipe.recv()
 
-    def work(count: int) -> None:
-        for pipe in pipes[:count]:
+    def work(side_by_side: int) -> None:
+        for pipe in pipes[:side_by_side]:
             pipe.send(LENET.block * 3)
-        for pipe in pipes[:count]:
+        for pipe in pipes[:side_by_side]:
             pipe.recv()
 
-    gains = [2 * seconds(lambda: work(1)) / seconds(lambda: work(2)) for _ in range(blocks + 1)]
+    gains = [count * seconds(partial(work, 1)) / seconds(partial(work, count)) for _ in range(blocks + 1)]
     for pipe in pipes:
         pipe.send(0)
-    yield row("two workers: throughput over one", gains[1:], "x", LENET.name)
+    yield row(f"{count} workers on {device}: throughput over one", gains[1:], "x", LENET.name)
 
 
-def _worker(pipe) -> None:  # type: ignore[no-untyped-def]
+def _worker(pipe, device: str) -> None:  # type: ignore[no-untyped-def]
     torch.set_num_threads(1)
-    ours = LENET.ours()
+    ours = LENET.ours(device=device)
     ours.run(50)
     pipe.send(None)
     while steps := pipe.recv():
         ours.run(ours.step + steps)
+        ours.epoch_loss()  # waits for the device
         pipe.send(None)
 
 
@@ -241,10 +305,13 @@ def _many_results(out: Path, count: int) -> None:
 
 ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "training": training,
+    "loader": loader,
     "peak": peak,
     "masks": masks,
     "data": data,
     "states": states,
     "workers": workers,
+    "compile": compiled,
     "commands": commands,
 }
+GPU_ROWS: dict[str, Callable[[int], Iterator[Row]]] = {"gpu": gpu}
