@@ -185,7 +185,7 @@ def _nearest(config: Config, parts: list[str]) -> str:
         if not isinstance(node, dict):
             return ""
         if part not in node:
-            return near(part, node)
+            return near(part, [*node, "table"] if node is config else node)
         node = node[part]
     return ""
 

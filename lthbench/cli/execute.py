@@ -45,6 +45,10 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     say(f"{grid.title}: {_count(len(runs), 'run')}, {_count(seeds, 'seed')}, results in {out}")
     if grid.collapsed:
         say(f"{grid.collapsed} points of the grid say the same as others and run once")
+    if extra := len(grid.cells) - len(runs):
+        say(
+            f"{_count(extra, 'cell')} mean the same run as another: a setting that tells them apart has no effect there"
+        )
     outcome = local.run(
         runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
     )
@@ -57,6 +61,8 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         print(out / "runs" / f"{runs[0].id}.json")
     for stage, reason in outcome.failed.items():
         say(f"failed: {stage!r}: {reason}")
+    if outcome.failed:
+        say("where it happened: lthbench store explain ID")
     print(outcome)
     return 1 if outcome.failed else 0
 

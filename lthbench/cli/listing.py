@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
+from rich.markup import escape
 from rich.table import Table
 
 from lthbench.base.errors import UserError, near
@@ -44,7 +45,7 @@ def run(words: Sequence[str]) -> int:
             table = Table(title=topic, title_justify="left", box=None, show_header=False, title_style="bold")
             table.add_column(no_wrap=True)
             for row in topics[topic]():
-                table.add_row(*row)
+                table.add_row(*map(escape, row))
             console.print(table)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lthbench.cli.execute import folders, leaderboard, say, terminal
 from lthbench.cli.grid import expand
 from lthbench.cli.planning import readable
 from lthbench.cli.subcommands import overrides_of, parser
+from lthbench.engine.store import state_file
 from lthbench.programs import record
 from lthbench.report import write
 from lthbench.report.board import Board, board
@@ -78,8 +80,8 @@ def _tables(compose: Composer, places: list[str], extra_dir: str | None) -> Iter
 
 
 def _everything(runs: Path) -> Board:
-    """All results, by what they are."""
-    cells = []
+    """All results, by what they are: only runs that differ in seed alone share a cell."""
+    found: list[tuple[str, str, str, dict[str, Any]]] = []
     for path in sorted(runs.glob("*.json")):
         try:
             result = record.read(path)
@@ -87,8 +89,26 @@ def _everything(runs: Path) -> Board:
             say(f"passed over: {error}")
             continue
         counted = result["sparsity"]["prunable"]
-        cells.append((describe(result["config"]), f"{counted['removed'] / counted['total']:.6g}", result))
-    return board("runs", "All runs", cells, "python -m lthbench report")
+        config = result["config"]
+        sparsity = f"{counted['removed'] / counted['total']:.6g}"
+        found.append((describe(config), _method(config), sparsity, result))
+    methods: dict[str, list[str]] = {}  # description -> what the settings are, in order of appearance
+    for label, method, _, _ in found:
+        if method not in methods.setdefault(label, []):
+            methods[label].append(method)
+    cells = []
+    for label, method, sparsity, result in found:
+        number = f" ({methods[label].index(method) + 1})" if len(methods[label]) > 1 else ""
+        cells.append((label + number, sparsity, result))
+    return board("runs", "All runs", sorted(cells, key=lambda cell: cell[0]), "python -m lthbench report")
+
+
+def _method(config: dict[str, Any]) -> str:
+    """All settings but the seed and how far pruning goes, as text."""
+    apart = {k: v for k, v in config.items() if k not in ("seed", "rounds", "rates_applied")}
+    rounds = config.get("rounds", [])
+    apart["pruned in"] = rounds[0] if len(rounds) > 1 else "one round"
+    return re.sub(r'"seed": \d+', "", json.dumps(apart, sort_keys=True))
 
 
 def describe(config: dict[str, Any]) -> str:
@@ -100,10 +120,17 @@ def describe(config: dict[str, Any]) -> str:
     if config["pruner"]["program"] != "after_training":
         words.append(config["pruner"]["program"])
     if "retrain" in config:
-        words.append(f"from {config['retrain']['from']} at {config['retrain']['first']}")
+        words.append(_retraining(config["retrain"]))
     if config["control"] != "none":
         words.append(config["control"])
     return " ".join(words)
+
+
+def _retraining(retrain: dict[str, Any]) -> str:
+    """Rewinding and retraining in the command line's words."""
+    if retrain["from"] != "end":
+        return "rewind to init" if retrain["from"] == 0 else f"rewind to step {retrain['from']}"
+    return "fine-tuning" if retrain["recipe"]["schedule"]["kind"] == "constant" else "learning-rate rewinding"
 
 
 def show(words: Sequence[str]) -> int:
@@ -117,7 +144,7 @@ def show(words: Sequence[str]) -> int:
         if not word.startswith(PLACES):
             raise UserError(f"show: '{word}' has no meaning here; it takes an id and out=DIR")
     with composer(None) as compose:
-        out, _ = folders(compose.compose(c for o in parsed.place for c in compose.values(o)))
+        out, store = folders(compose.compose(c for o in parsed.place for c in compose.values(o)))
     found = sorted((out / "runs").glob(f"{parsed.id}*.json"))
     if len(found) != 1:
         several = f"{len(found)} results begin with" if found else "no result begins with"
@@ -142,6 +169,9 @@ def show(words: Sequence[str]) -> int:
     print(f"weights sha256 {result['final_weights_sha256']}")
     for role, ref in result["stages"].items():
         print(f"  {role}: {ref}")
+    ident, _, step = result["stages"]["final"].partition("@")
+    name = state_file(int(step)) if step.isdigit() else f"{step}.safetensors" if step else "out.safetensors"
+    print(f"the network: {store.folder(ident) / name}")
     cost = result["cost"]
     peak = readable(cost.get("peak_memory", 0))
     print(f"training {cost['train_seconds']} s, peak memory {peak}; {json.dumps(result['environment'])}")

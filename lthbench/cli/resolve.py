@@ -233,6 +233,11 @@ def _train(
 
 
 def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
+    for key in ("criterion", "program"):
+        if key not in section:
+            raise UserError(
+                f"pruner.{key} is missing; its YAML names a criterion and a program (after_training, at_init)"
+            )
     how = {k: section[k] for k in _SCORING if k in section}
     args = {k: v for k, v in section.items() if k not in ("criterion", "program", *how)}
     criterion = CriterionSettings.of(coerce(section["criterion"], str, "pruner.criterion"), args, seed)

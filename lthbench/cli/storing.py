@@ -127,7 +127,8 @@ def _explain(store: Store, out: Path, prefix: str) -> int:
     for name in sorted(store.names(ident)):
         print(f"file {name}: {readable((store.folder(ident) / name).stat().st_size)}")
     if "failed.json" in store.names(ident):
-        print(f"failed: {store.read_json(ident, 'failed.json')['error']}")
+        failure = store.read_json(ident, "failed.json")
+        print(f"failed: {failure['error']}\n{failure['trace']}")
     texts = {path.stem: text for path in (out / "runs").glob("*.json") if ident in (text := path.read_text())}
     consumers: dict[str, str] = {}
     for text in texts.values():  # a run's JSON names all its stages: no other folder is looked into

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from lthbench.base.seeds import generator
 from lthbench.pruning.allocation import Allocation, Layer, groups
-from lthbench.pruning.criteria import CRITERIA, CriterionSettings, Subject
+from lthbench.pruning.criteria import CRITERIA, CriterionSettings, Subject, Undeclared
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.scoring import Scoring, draw
@@ -42,9 +44,17 @@ def prune(
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(original[name] * mask[name])
-        draws = None if criterion.seed is None else generator(criterion.seed, "score")
-        subject = Subject(net, checkpoint.model.shape, weights, mask, original, draw(scoring, number), initial, draws)
-        scores = CRITERIA[criterion.name].score(subject, **criterion.args)
+        known = CRITERIA[criterion.name]
+        batches: Any = draw(scoring, number) if known.data else Undeclared(known.name, "images", "data")
+        first: Any = initial if known.initial else Undeclared(known.name, "the initial weights", "initial")
+        draws: Any = Undeclared(known.name, "chance", "random")
+        if criterion.seed is not None:
+            draws = generator(criterion.seed, "score")
+        subject = Subject(net, checkpoint.model.shape, weights, mask, original, batches, first, draws)
+        scores = known.score(subject, **criterion.args)
+        for name, weight in weights.items():
+            if name not in scores or scores[name].shape != weight.shape:
+                raise ValueError(f"criterion {known.name} gives no score of shape {tuple(weight.shape)} for {name}")
         if checkpoint.diverged_at is not None or not checkpoint.finite:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
         pool = alive if scoring.regrow else mask

@@ -309,8 +309,8 @@ def test_failure_is_exit_code_1_and_is_told_at_the_end(here, run, monkeypatch):
     said = run(f"{SMOKE} out=o")
     assert said.code == 1
     assert said.last == "stages: 5 asked, 4 computed, 0 reused"
-    assert said.err.splitlines()[-1].startswith("failed: evaluate ")
-    assert said.err.splitlines()[-1].endswith(": RuntimeError: boom")
+    assert said.err.splitlines()[-2].startswith("failed: evaluate ")
+    assert said.err.splitlines()[-2].endswith(": RuntimeError: boom")
     assert "not run" in said.out
     assert list((here / "o").glob("runs/*.json")) == []
 

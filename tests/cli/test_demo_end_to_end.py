@@ -107,7 +107,9 @@ def test_again_computes_nothing_and_never_imports_torch(page):
         "sys.exit(code or ('torch imported' if 'torch' in sys.modules else 0))"
     )
     done = subprocess.run([sys.executable, "-c", code, *DEMO], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert done.returncode == 0, done.stderr
+    head, same = done.stderr.splitlines()  # at smoke scale an early point may be the initialisation
+    assert head.startswith("Lottery tickets on digits: ") and same.startswith("4 cells mean the same run")
     assert done.stdout.splitlines()[-1] == f"stages: {STAGES} asked, 0 computed, {STAGES} reused"
     assert {p.name: p.read_bytes() for p in page.parent.iterdir()} == before
 

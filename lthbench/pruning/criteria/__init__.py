@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+class Undeclared:
+    """In place of what a criterion did not say it looks at: any use explains how to say it."""
+
+    def __init__(self, name: str, what: str, word: str) -> None:
+        self._say = f"criterion {name} looks at {what}: say @criterion(..., {word}=True)"
+
+    def _refuse(self, *_: object) -> Any:
+        raise ValueError(self._say)
+
+    __getitem__ = __iter__ = __len__ = __bool__ = _refuse
+
+    def __getattr__(self, _: str) -> Any:
+        return self._refuse()
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a criterion looks at: a private copy of the network, as the mask leaves it.
@@ -79,7 +94,7 @@ def criterion(
     """Register the decorated function; raise `version` when its numbers change."""
 
     def register(score: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-        what = (score.__doc__ or "").strip().splitlines()[0]
+        what = ((score.__doc__ or "").strip().splitlines() or [""])[0]
         CRITERIA[name] = Criterion(name, version, score, what, random, data, initial)
         return score
 
