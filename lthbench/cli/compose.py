@@ -170,7 +170,8 @@ def _set(config: Config, choice: Choice) -> None:
         raise UserError(f"unknown key '{choice.key}'{_nearest(config, parts)}")
     was = node[last]
     if not isinstance(was, dict):
-        node[last] = choice.value
+        whole = isinstance(was, float) and type(choice.value) is int and path  # 1 and 1.0 are one setting
+        node[last] = float(choice.value) if whole else choice.value
     elif isinstance(choice.value, dict):
         for key, value in choice.value.items():
             _set(config, replace(choice, key=f"{choice.key}.{key}", value=value))

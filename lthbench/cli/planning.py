@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Sequence
 
 from lthbench.cli.compose import composer
@@ -37,6 +38,7 @@ def run(words: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         arguments.print_help()
         return 0
+    gc.disable()  # a graph is all references and no garbage
     overrides, multirun, extra_dir = overrides_of(words)
     with composer(extra_dir) as compose:
         grid = expand(compose, overrides, multirun)

@@ -45,7 +45,11 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         _model, config["model"], data.text, 1.0 if "model.width" in explicit else scale.width, data
     )
     lengths = {"train.epochs", "train.iterations"} & explicit
-    recipe, steps, every = _cached(_train, config["train"], data.text, scale, bool(lengths), data)
+    recipe, steps, every, shrunk = _cached(_train, config["train"], data.text, scale, bool(lengths), data)
+    rewind = _shrink(
+        config["rewind"], "k", 1.0 if config["rewind"]["unit"] == "ratio" else shrunk, "rewind.k" in explicit
+    )
+    retrain = _shrink(config["retrain"], "epochs", shrunk, "retrain.epochs" in explicit)
     seed = coerce(config["seed"], int, "seed")
     sparsity = config["sparsity"]
     parse_sparsity(sparsity)
@@ -60,8 +64,8 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         prunable=_preset(config["prunable"]),
         schedule=_cached(_schedule, config["schedule"]),
         sparsity=str(sparsity),
-        rewind=_cached(_rewind, config["rewind"]),
-        retraining=_cached(_retrain, config["retrain"]),
+        rewind=_cached(_rewind, rewind),
+        retraining=_cached(_retrain, retrain),
         control=config["control"]["name"],
         select=coerce(config["select"], str, "select"),
         seed=seed,
@@ -189,8 +193,8 @@ def _from_library(library: str, name: str, args: dict[str, Any]) -> tuple[str, d
 
 def _train(
     section: dict[str, Any], _: str, scale: Scale, explicit: bool, data: DataSettings
-) -> tuple[Recipe, int, int | None]:
-    """The recipe, its length in steps, and the distance of measured points in steps."""
+) -> tuple[Recipe, int, int | None, float]:
+    """The recipe, its length in steps, the distance of measured points in steps, and how much the scale shortened."""
     schedule = section["schedule"]
     fake = build(Recipe, {k: section[k] for k in _RECIPE} | {"schedule": {"kind": "constant"}}, "train")
     per_epoch = fake.steps_per_epoch(data.train_samples)
@@ -229,7 +233,14 @@ def _train(
         if (distance := coerce(section["evaluate"]["every"], float, "train.evaluate.every")) <= 0:
             raise UserError(f"train.evaluate.every: {distance} is not positive")
         every = max(1, in_steps(distance, section["evaluate"]["unit"], "train.evaluate.every"))
-    return recipe, scaled, every
+    return recipe, scaled, every, scaled / steps if steps else 1.0
+
+
+def _shrink(section: Config, key: str, factor: float, explicit: bool) -> Config:
+    """A section whose length the scale shortens with the training, unless the command line names it."""
+    if factor == 1.0 or explicit or type(section[key]) not in (int, float):
+        return section
+    return {**section, key: section[key] * factor}
 
 
 def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
@@ -240,7 +251,11 @@ def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
             )
     how = {k: section[k] for k in _SCORING if k in section}
     args = {k: v for k, v in section.items() if k not in ("criterion", "program", *how)}
-    criterion = CriterionSettings.of(coerce(section["criterion"], str, "pruner.criterion"), args, seed)
+    name = coerce(section["criterion"], str, "pruner.criterion")
+    if name in CRITERIA:
+        hints = {k: v for k, v in CRITERIA[name].score.__annotations__.items() if v in (bool, int, float, str)}
+        args = {k: coerce(v, hints[k], f"pruner.{k}") if k in hints else v for k, v in args.items()}
+    criterion = CriterionSettings.of(name, args, seed)
     if CRITERIA[criterion.name].data:
         how |= {"data": replace(data, augment=Augment()), "seed": seed}
     scoring = build(Scoring, how, "pruner")

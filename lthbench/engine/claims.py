@@ -93,8 +93,8 @@ class Claims:
         if owner is None:
             return False
         here = all(owner.get(key) == self.me[key] for key in ("host", "boot", "namespace"))
-        if here and owner["boot"] and owner.get("pid"):
-            return _start_of(owner["pid"]) == owner.get("start")
+        if here and owner["boot"] and owner.get("pid") and _start_of(owner["pid"]) != owner.get("start"):
+            return False  # gone; while it is there its heart must beat too: it may have been stopped
         try:
             with open(path, "rb") as file:  # open and fstat: attributes of a network file system are cached
                 beat = os.fstat(file.fileno()).st_mtime_ns

@@ -26,6 +26,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -164,7 +165,9 @@ class Store:
             if _digest(f"{ident}/{name}", tensors, head["meta"]) == head["sha256"]:
                 return tensors, json.loads(head["meta"])
             reason = "its content does not agree with its digest"
-        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        except FileNotFoundError:
+            raise Gone(path) from None
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = str(error)
         raise self.set_aside(path, reason)
 
@@ -238,7 +241,8 @@ class Store:
         """Move a damaged file away, which is what guarantees that the next plan sees it missing."""
         grave = self.root / "damaged"
         grave.mkdir(parents=True, exist_ok=True)
-        os.replace(path, grave / f"{path.parent.name}-{path.name}-{os.getpid()}-{next(self._parts)}")
+        with suppress(FileNotFoundError):  # somebody else was here
+            os.replace(path, grave / f"{path.parent.name}-{path.name}-{os.getpid()}-{next(self._parts)}")
         return Damaged(f"{path.parent.name}/{path.name}: {reason}")
 
     # ---- the whole store, for people

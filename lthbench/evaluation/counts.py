@@ -23,6 +23,7 @@ def describe(checkpoint: Checkpoint, preset: str) -> dict[str, Any]:
     parameters = dict(net.named_parameters())
     removed = {name: int((~kept).sum()) for name, kept in mask.items()}
     weights = [f"{name}.weight" for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    counted = prunable(net, preset)
     macs = multiply_adds(net, checkpoint.model.shape)
 
     def count(names: list[str]) -> dict[str, int]:
@@ -32,12 +33,14 @@ def describe(checkpoint: Checkpoint, preset: str) -> dict[str, Any]:
     nonzero = sum(n * (1 - removed.get(name, 0) / parameters[name].numel()) for name, n in macs.items())
     return {
         "sparsity": {
-            "prunable": count(list(prunable(net, preset))),
+            "prunable": count(list(counted)),
             "weights": count(weights),
             "parameters": count(list(parameters)),
         },
         "layers": {
-            n: {"kept": p.numel() - removed.get(n, 0), "total": p.numel()} for n, p in parameters.items() if n in mask
+            n: {"kept": parameters[n].numel() - removed.get(n, 0), "total": parameters[n].numel()}
+            for n in parameters
+            if n in mask or n in counted
         },
         "flops": {"dense": dense, "nonzero": round(nonzero), "speedup": dense / nonzero if nonzero else None},
     }

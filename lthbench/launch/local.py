@@ -90,8 +90,18 @@ def prepare(device: str, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device={device} is not here: {str(error).splitlines()[0]}") from None
+    if kind.type == "cuda":  # looked for without starting it here: the workers are forked from this process
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (kind.index or 0) >= there:
+            raise UserError(f"device={device} is not here: {there} CUDA devices are")
+        return
+    try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device={device} is not here: {str(error).splitlines()[0]}") from None
 
 

@@ -24,7 +24,7 @@ def prune_after_training(run: Run) -> Experiment:
         if number == len(run.rounds) and run.control == "reinit":
             fresh = run.reinitialised()
             done.add("reinit", fresh)
-            net = train(fresh, run.recipe, run.data, run.seed, mask=mask).at(run.steps)
+            net = train(fresh, run.recipe, run.data, run.seed, mask=mask).at(run.fresh_steps)
         else:
             net = run.retrain(dense, net, mask, number)
         done.add(f"net {number}", net)

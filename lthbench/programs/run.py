@@ -112,6 +112,8 @@ class Run(Settings):
         if self.seed < 0:
             raise UserError(f"seed: {self.seed} is negative")
         self._check_rounds()
+        if self.allocation.name == "by_kind" and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
+            raise UserError("allocation=by_kind takes a round's rates at once: it needs pruner.rounds=1")
         if self.select == "best_val_loss" and not self.data.validation:
             raise UserError("select=best_val_loss needs dataset.validation > 0")
         if self.select != "last" and not self.every:
@@ -143,7 +145,8 @@ class Run(Settings):
                 f"rewind={self.rewind.to} needs the training that made the weights; "
                 "use rewind=finetune, or model.weights_as=init"
             )
-        if self.retrain_steps > self.steps and self.retraining.name != "finetune":
+        begin = 0 if self.rewind.to == "none" else self.rewind_step
+        if begin + self.retrain_steps > self.steps and self.retraining.name != "finetune":
             raise UserError(f"retrain={self.retraining.name} cannot run longer than the dense training it replays")
         if self.retraining.moments == "restore" and self.rewind.to == "none":
             raise UserError("retrain.moments=restore needs rewind=init or early")
@@ -245,6 +248,8 @@ class Run(Settings):
         }
         if self.allocation.name == "by_kind":
             said["rates_applied"] = self.rates_applied
+        if reinit and self.fresh_steps != self.steps:
+            said["control_steps"] = self.fresh_steps
         retrained = len(self.rounds) - reinit if after else 0
         if retrained:
             end = self.rewind.to == "none" or (self.rewind_step == self.steps and retrained == 1)
@@ -269,7 +274,15 @@ class Run(Settings):
     @property
     def first(self) -> int:
         """The position on the dense schedule where retraining starts; a recipe of its own starts at 0."""
-        return self.steps - self.retrain_steps if self.retraining.name != "finetune" else 0
+        if self.retraining.name == "finetune":
+            return 0
+        return self.steps - self.retrain_steps if self.rewind.to == "none" else self.rewind_step
+
+    @property
+    def fresh_steps(self) -> int:
+        """How long control reinit trains: as far as the ticket's own training goes on the dense schedule."""
+        replays = self.rewind.to != "none" and self.retraining.name != "finetune"
+        return self.first + self.retrain_steps if replays and self.pruner.program == "after_training" else self.steps
 
     def retrain(self, dense: Stage, net: Ref, mask: Stage, number: int) -> State:
         """Round `number`: go back where `rewind` says and train under the mask."""

@@ -61,7 +61,20 @@ def groups(allocation: Allocation, layers: dict[str, Layer], density: Density | 
     kept = density.kept(sum(layer.total for layer in layers.values()))
     if allocation.name == "global":
         return [(list(layers), kept)]
-    return [([name], n) for name, n in largest_remainder({n: layer.total for n, layer in layers.items()}, kept).items()]
+    shares = largest_remainder({name: layer.total for name, layer in layers.items()}, kept)
+    return [([name], n) for name, n in _within(shares, layers).items()]
+
+
+def _within(shares: dict[str, int], layers: dict[str, Layer]) -> dict[str, int]:
+    """Shares no larger than what a layer still has; what that leaves over goes to the layers furthest from empty.
+
+    Largest remainders are not monotone: with fewer weights to keep in all, a layer's share can grow by one.
+    """
+    capped = {name: min(n, layers[name].alive) for name, n in shares.items()}
+    for _ in range(sum(shares.values()) - sum(capped.values())):
+        name = max(capped, key=lambda name: layers[name].alive - capped[name])
+        capped[name] += 1
+    return capped
 
 
 def _after_rounds(layer: Layer, rates: dict[str, str], rounds: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lthbench.base.seeds import generator
+from lthbench.base.seeds import derive, generator
 from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings, Subject, Undeclared
 from lthbench.pruning.density import Density
@@ -51,7 +51,9 @@ def prune(
         if criterion.seed is not None:
             draws = generator(criterion.seed, "score")
         subject = Subject(net, checkpoint.model.shape, weights, mask, original, batches, first, draws)
-        scores = known.score(subject, **criterion.args)
+        with torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
+            torch.manual_seed(derive(scoring.seed or 0, "score dropout", number))
+            scores = known.score(subject, **criterion.args)
         for name, weight in weights.items():
             if name not in scores or scores[name].shape != weight.shape:
                 raise ValueError(f"criterion {known.name} gives no score of shape {tuple(weight.shape)} for {name}")

@@ -21,7 +21,7 @@ def plot(board: Board) -> bytes:
 
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
-    pruned = [e for e in board.entries if e.runs and e.sparsity]
+    pruned = [e for e in board.entries if e.runs and e.sparsity and e.sparsity < 1]
     densities = {e.asked: 100 * (1 - (e.sparsity or 0)) for e in pruned}
     style = 0
     for label in board.labels:

@@ -70,6 +70,6 @@ class ProgressBar:
         if not self.live and time.monotonic() - self.said > LINE_SECONDS:
             self.said = time.monotonic()
             spent = self.said - self.begun
-            left = spent * (self.epochs - completed) / completed if completed else float("nan")
+            left = f", {spent * (self.epochs - completed) / completed:.0f} s left" if completed else ""
             where = f"stage {self.done}/{self.works}, {completed:.0f}/{self.epochs:.0f} epochs"
-            print(f"{where}, {spent:.0f} s, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{where}, {spent:.0f} s{left}", file=sys.stderr, flush=True)

@@ -88,7 +88,11 @@ def test_a_dense_network():
             "weights": {"removed": 0, "total": 266200},
             "parameters": {"removed": 0, "total": 266610},
         },
-        "layers": {},
+        "layers": {
+            "fc1.weight": {"kept": 235200, "total": 235200},
+            "fc2.weight": {"kept": 30000, "total": 30000},
+            "fc3.weight": {"kept": 1000, "total": 1000},
+        },
         "flops": {"dense": 266200, "nonzero": 266200, "speedup": 1.0},
     }
 

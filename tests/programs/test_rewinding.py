@@ -160,7 +160,11 @@ def test_retraining_longer_than_the_dense_run():
     for rewind in ("init", "early", "lr"):
         with pytest.raises(UserError, match="cannot run longer than the dense training"):
             small(rewind, epochs=3)
+    for rewind in ("init", "lr"):
         assert small(rewind, epochs=2).retrain_steps == STEPS
+    with pytest.raises(UserError, match="cannot run longer than the dense training"):
+        small("early", epochs=2)  # from k = 10 on, 30 steps are left
+    assert small("early", epochs=1).first == 10
     assert small("finetune", epochs=3).retrain_steps == 60
 
 
