@@ -130,7 +130,7 @@ def _retraining(retrain: dict[str, Any]) -> str:
     """Rewinding and retraining in the command line's words."""
     if retrain["from"] != "end":
         return "rewind to init" if retrain["from"] == 0 else f"rewind to step {retrain['from']}"
-    return "fine-tuning" if retrain["recipe"]["schedule"]["kind"] == "constant" else "learning-rate rewinding"
+    return "fine-tuning" if retrain["batches"] == "its own" else "learning-rate rewinding"
 
 
 def show(words: Sequence[str]) -> int:

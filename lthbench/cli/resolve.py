@@ -42,10 +42,10 @@ def resolve(config: Config, explicit: set[str]) -> Run:
     scale = _cached(_scale, config["scale"])
     data = _cached(_data, config["dataset"], data_root(config), scale.standin)
     model, initialiser, weights, weights_as, path = _cached(
-        _model, config["model"], data.text, 1.0 if "model.width" in explicit else scale.width, data
+        _model, config["model"], 1.0 if "model.width" in explicit else scale.width, data
     )
     lengths = {"train.epochs", "train.iterations"} & explicit
-    recipe, steps, every, shrunk = _cached(_train, config["train"], data.text, scale, bool(lengths), data)
+    recipe, steps, every, shrunk = _cached(_train, config["train"], scale, bool(lengths), data)
     rewind = _shrink(
         config["rewind"], "k", 1.0 if config["rewind"]["unit"] == "ratio" else shrunk, "rewind.k" in explicit
     )
@@ -159,7 +159,7 @@ def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings
     return build(DataSettings, section | {"root": root}, "dataset")
 
 
-def _model(section: dict[str, Any], _: str, width: float, data: DataSettings) -> tuple[Any, ...]:
+def _model(section: dict[str, Any], width: float, data: DataSettings) -> tuple[Any, ...]:
     own = ("library", "name", "init", "weights", "weights_as", "pretrained")
     args = {k: v for k, v in section.items() if k not in own}
     name = coerce(section["name"], str, "model.name")
@@ -192,7 +192,7 @@ def _from_library(library: str, name: str, args: dict[str, Any]) -> tuple[str, d
 
 
 def _train(
-    section: dict[str, Any], _: str, scale: Scale, explicit: bool, data: DataSettings
+    section: dict[str, Any], scale: Scale, explicit: bool, data: DataSettings
 ) -> tuple[Recipe, int, int | None, float]:
     """The recipe, its length in steps, the distance of measured points in steps, and how much the scale shortened."""
     schedule = section["schedule"]
