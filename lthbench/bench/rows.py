@@ -76,7 +76,7 @@ class Setup:
         make = reference.adam if self.recipe.optimizer == "adam" else reference.sgd
         images = x.permute(0, 3, 1, 2).contiguous()
         run: Callable[[int, int], None] = reference.trainer(
-            net, images, y, self.normalise.mean, self.normalise.std, self.masks(), make(net), self.recipe.batch,
+            net, images, y, self.normalise.mean, self.normalise.std, self.masks(), make, self.recipe.batch,
             self.augment.pad, self.augment.flip, self.recipe.precision == "bf16",
         )  # fmt: skip
         return run

@@ -47,6 +47,7 @@ class Trajectory:
         self._masked = [parameters[name] for name in self.mask]
         self._masks = [_like(parameters[name], kept) for name, kept in self.mask.items()]
         self.optimizer = _optimizer(self.net, recipe)
+        self._update = _Update(self.optimizer, recipe)
         self._forward: Any = torch.compile(self.net) if recipe.compile else self.net
         self._scaler = torch.amp.GradScaler(torch.device(device).type) if recipe.precision == "fp16" else None
         if self._scaler and "scale" in moments:
@@ -55,15 +56,12 @@ class Trajectory:
                 | {"scale": moments["scale"].item(), "_growth_tracker": int(moments["growth"].item())}
             )
         self._loss = moments.get("loss", torch.zeros(())).to(device, copy=True)  # summed since the epoch began
-        for name, parameter in parameters.items():
-            if state := part(moments, name):
-                kept = _like(parameter, self.mask[name]) if name in self.mask else None
-                self.optimizer.state[parameter] = {
-                    key: value.to(device, copy=True)
-                    if value.dim() == 0
-                    else _like(parameter, value) * (1 if kept is None else kept)
-                    for key, value in state.items()
-                }
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                for key, value in part(moments, name).items():
+                    state = self.optimizer.state[parameter][key].copy_(value)
+                    if name in self.mask and value.dim():
+                        state.mul_(self.mask[name])
 
     def run(self, until: int) -> None:
         """Train until `until` steps are done."""
@@ -79,7 +77,7 @@ class Trajectory:
     def _run(self, until: int) -> None:
         """The loop. Nothing in here waits for the device."""
         net, recipe, optimizer, stream = self.net, self.recipe, self.optimizer, self.stream
-        forward, scaler = self._forward, self._scaler
+        forward, scaler, update = self._forward, self._scaler, self._update
         on_gpu = torch.device(self.device).type == "cuda"
         cast: Any = nullcontext()
         if recipe.precision != "float32":
@@ -99,7 +97,8 @@ class Trajectory:
             x, y = stream.batch(step)
             with cast:
                 loss = F.cross_entropy(forward(x), y, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
+            for parameter in update.parameters:
+                parameter.grad = None
             (scaler.scale(loss) if scaler else loss).backward()
             if self._masks:
                 torch._foreach_mul_([p.grad for p in self._masked], self._masks)  # type: ignore[misc,arg-type]
@@ -111,7 +110,7 @@ class Trajectory:
                 scaler.step(optimizer)  # leaves the step out where gradients overflowed; it counts all the same
                 scaler.update()
             else:
-                optimizer.step()
+                update()
             self._loss += loss.detach()
         self.step = max(self.step, until)
 
@@ -141,6 +140,52 @@ class Trajectory:
             state = self._scaler.state_dict()
             tensors |= {"scale": torch.tensor(state["scale"]), "growth": torch.tensor(state["_growth_tracker"])}
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+class _Update:
+    """The optimiser's own fused kernel on tensors gathered once: the same bits as `optimizer.step()`.
+
+    What that does besides, step after step (looking for its tensors, grouping them, hooks), takes 0.1 ms: a fourteenth
+    of a step of MNIST's LeNet. The optimiser's state lives in the optimiser, from the start on.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+        self.optimizer, self.recipe = optimizer, recipe
+        self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+        adam = recipe.optimizer != "sgd"
+        names = ["exp_avg", "exp_avg_sq"] if adam else ["momentum_buffer"] if recipe.momentum else []
+        for p in self.parameters:
+            optimizer.state[p] = {name: torch.zeros_like(p) for name in names}
+            if adam:
+                optimizer.state[p]["step"] = torch.zeros((), device=p.device)
+        self._groups = []
+        for group in optimizer.param_groups:
+            states = [optimizer.state[p] for p in group["params"]]
+            steps = [state["step"] for state in states] if adam else []
+            self._groups.append((group, [[state[name] for state in states] for name in names], steps))
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """One step from the gradients that are there."""
+        if any(p.grad is None for p in self.parameters):  # what this step did not use stays as it is
+            self.optimizer.step()
+            return
+        r = self.recipe
+        for group, states, steps in self._groups:
+            parameters, lr, decay = group["params"], group["lr"], group["weight_decay"]
+            grads = [p.grad for p in parameters]
+            if r.optimizer == "sgd":
+                torch._fused_sgd_(
+                    parameters, grads, *(states or [[]]), weight_decay=decay, momentum=r.momentum, lr=lr,
+                    dampening=0.0, nesterov=r.nesterov, maximize=False, is_first_step=False,
+                )  # fmt: skip
+                continue
+            torch._foreach_add_(steps, 1)
+            kernel = torch._fused_adam_ if r.optimizer == "adam" else torch._fused_adamw_
+            kernel(  # type: ignore[call-overload]
+                parameters, grads, *states, [], steps, lr=lr, beta1=r.betas[0], beta2=r.betas[1], weight_decay=decay,
+                eps=r.eps, amsgrad=False, maximize=False,
+            )  # fmt: skip
 
 
 def _like(parameter: Tensor, values: Tensor) -> Tensor:
