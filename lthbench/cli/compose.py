@@ -12,9 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,9 +63,6 @@ class Composer:
             path = self.loader.config_search_path  # type: ignore[attr-defined]
             path.prepend("own", f"file://{os.path.abspath(extra_dir)}", "schema")  # Hydra wants schema last
             self.loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
-        repository: Any = self.loader.repository  # type: ignore[attr-defined]
-        loaded = cache(repository.load_config)  # each file is read once, not once a composition: a quarter of its time
-        repository.load_config = lambda config_path: deepcopy(loaded(config_path))
         self._parsed: dict[str, Override] = {}
         self._choices: dict[str, Choice] = {}
         self._values: dict[str, list[Choice]] = {}
