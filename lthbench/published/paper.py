@@ -22,7 +22,7 @@ WORDED = ("text", "mixed")  # units of tables that hold words as well: settings,
 Row = Mapping[str, Any]
 
 
-def alike(a: float, b: float, factor: float = 1.03) -> bool:
+def alike(a: float, b: float, factor: float = 1.02) -> bool:
     """Whether two sparsities are the same but for rounding: the shares that stay differ by less than `factor`."""
     if max(a, b) >= 1:
         return a == b
