@@ -11,7 +11,6 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -143,17 +142,21 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             initialise.pretrained(s.model)
         if isinstance(s, Init) and s.initialiser is not None:
             initialise.known(s.initialiser)
-    for model, allocation, preset in _prunings(todo):
-        with torch.device("meta"):
-            weights = prunable(models.create(model), preset)
-        layers = {name: Layer(w.kind, w.parameter.numel(), w.parameter.numel()) for name, w in weights.items()}
-        groups(allocation, layers, Density(Fraction(1)), 1)
+    layers: dict[tuple[ModelSettings, str], dict[str, Layer]] = {}
+    for model, allocation, preset, density in _prunings(todo):
+        if (model, preset) not in layers:
+            with torch.device("meta"):
+                weights = prunable(models.create(model), preset)
+            layers[model, preset] = {
+                name: Layer(w.kind, n := w.parameter.numel(), n, w.parameter.shape) for name, w in weights.items()
+            }
+        groups(allocation, layers[model, preset], Density.parse(density) if density else None, 1)
 
 
-def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str]]:
-    """Each network that is pruned, with the weights that are counted and how they are shared out."""
+def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str, str | None]]:
+    """Each network that is pruned, with the weights that are counted, how they are shared out, and how many stay."""
     return {
-        (start.model, s.allocation, s.prunable)
+        (start.model, s.allocation, s.prunable, s.density)
         for work in todo
         if isinstance(s := work.stage.settings, Prune)
         for start in (a.settings for a in ancestors([work.stage]))

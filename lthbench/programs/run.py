@@ -112,8 +112,8 @@ class Run(Settings):
         if self.seed < 0:
             raise UserError(f"seed: {self.seed} is negative")
         self._check_rounds()
-        if self.allocation.name == "by_kind" and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
-            raise UserError("allocation=by_kind takes a round's rates at once: it needs pruner.rounds=1")
+        if self.allocation.by_round and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
+            raise UserError(f"allocation={self.allocation.name} takes a round at once: it needs pruner.rounds=1")
         if self.select == "best_val_loss" and not self.data.validation:
             raise UserError("select=best_val_loss needs dataset.validation > 0")
         if self.select != "last" and not self.every:
@@ -123,11 +123,13 @@ class Run(Settings):
 
     def _check_rounds(self) -> None:
         target = parse_sparsity(self.sparsity)
-        if self.allocation.name == "by_kind":
+        if self.allocation.by_round:
+            name = self.allocation.name
+            what, verb = ("rates", "removes rates") if name == "by_kind" else ("thresholds", "sets a threshold")
             if not isinstance(target, int):
-                raise UserError("allocation=by_kind removes rates a round: say sparsity=level:n, not a sparsity")
+                raise UserError(f"allocation={name} {verb} a round: say sparsity=level:n, not a sparsity")
             if self.schedule.name == "geometric":
-                raise UserError("allocation=by_kind needs schedule=iterative or oneshot: its rates count the rounds")
+                raise UserError(f"allocation={name} needs schedule=iterative or oneshot: its {what} count the rounds")
         rate = self.schedule.rate
         if isinstance(target, int):
             too_many = target > MOST_ROUNDS
@@ -160,7 +162,7 @@ class Run(Settings):
         """The density after each round of pruning; None where rates by kind decide. Empty: a dense run."""
         target = parse_sparsity(self.sparsity)
         schedule = self.schedule if self.pruner.program == "after_training" else replace(self.schedule, name="oneshot")
-        if self.allocation.name == "by_kind":
+        if self.allocation.by_round:
             assert isinstance(target, int)
             return [None] * (target if schedule.name == "iterative" else min(target, 1))
         return list(schedule.densities(target))

@@ -38,7 +38,13 @@ def prune(
     weights = {name: w.parameter for name, w in found.items()}
     original = {name: checkpoint.weights[name].to(w.dtype) for name, w in weights.items()}  # no copy in float32
     alive = {name: checkpoint.mask.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in weights.items()}
-    layers = {name: Layer(w.kind, w.parameter.numel(), int(alive[name].sum())) for name, w in found.items()}
+    layers = {
+        name: Layer(
+            w.kind, w.parameter.numel(), int(alive[name].sum()), tuple(w.parameter.shape),
+            original[name][alive[name]] if allocation.name == "threshold" else None,
+        )
+        for name, w in found.items()
+    }  # fmt: skip
     mask = alive
     for number, step in enumerate(scoring.densities(density)):
         with torch.no_grad():
