@@ -26,13 +26,20 @@ def prune(
     scoring: Scoring | None = None,
     initial: Tensors | None = None,
 ) -> Tensors:
-    """The mask (bool, True = kept, by parameter name) that a criterion leaves of a network.
+    """The mask (bool, True = kept, by parameter name) that a criterion leaves of a network, and, where the criterion
+    changes what stays, the new values as `weights/NAME`.
 
     What the checkpoint has already lost stays lost. `initial` are the weights at initialisation, for criteria that
     look at them. A network that has diverged is ranked with its values that are not finite as 0: the result is as
-    meaningless as the network, and flagged with it.
+    meaningless as the network, and flagged with it. Raises ValueError for scores that are not finite otherwise, and for
+    a criterion that looks at what it is not given.
     """
     scoring = scoring or Scoring()
+    known = CRITERIA[criterion.name]
+    if known.data and scoring.data is None:
+        raise ValueError(f"criterion {known.name} looks at images: it needs scoring.data and scoring.seed")
+    if known.initial and initial is None:
+        raise ValueError(f"criterion {known.name} looks at the initial weights: it needs `initial`")
     net = checkpoint.network().to(getattr(torch, scoring.dtype)).train(scoring.mode == "train")
     found = prunable(net, preset)
     weights = {name: w.parameter for name, w in found.items()}
@@ -50,7 +57,6 @@ def prune(
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(original[name] * mask[name])
-        known = CRITERIA[criterion.name]
         batches: Any = draw(scoring, number) if known.data else Undeclared(known.name, "images", "data")
         first: Any = initial if known.initial else Undeclared(known.name, "the initial weights", "initial")
         draws: Any = Undeclared(known.name, "chance", "random")
@@ -59,10 +65,7 @@ def prune(
         subject = Subject(net, checkpoint.model.shape, weights, mask, original, batches, first, draws)
         with torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
             torch.manual_seed(derive(scoring.seed or 0, "score dropout", number))
-            scores = known.score(subject, **criterion.args)
-        for name, weight in weights.items():
-            if name not in scores or scores[name].shape != weight.shape:
-                raise ValueError(f"criterion {known.name} gives no score of shape {tuple(weight.shape)} for {name}")
+            scores, update = known.look(subject, **criterion.args)
         if checkpoint.diverged_at is not None or not checkpoint.finite:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
         pool = alive if scoring.regrow else mask
@@ -70,4 +73,8 @@ def prune(
         for names, kept in groups(allocation, layers, step, rates_applied):
             chosen |= keep_top({n: scores[n] for n in names}, kept, {n: pool[n] for n in names})
         mask = {name: chosen[name] for name in weights}
-    return mask
+        if update is not None:
+            original = dict(update(mask))
+    if not known.updates:
+        return mask
+    return mask | {f"weights/{name}": w.to(checkpoint.weights[name].dtype) for name, w in original.items()}

@@ -57,7 +57,8 @@ def prune(
 
 
 def compute(job: Job) -> None:
-    """Write the mask, bool tensors by parameter name."""
+    """Write the mask, bool tensors by parameter name; new values of what stays, if the criterion gives any, as
+    `weights/NAME`: they hold for training that starts from the very state that was pruned."""
     from lthbench.pruning.prune import prune as take
     from lthbench.training.checkpoint import Checkpoint
 
