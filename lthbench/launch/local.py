@@ -27,6 +27,7 @@ from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.stages import KINDS
+from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
@@ -140,7 +141,7 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             initialise.given(s.model, s.path)
         if isinstance(s, Init) and s.weights == models.PRETRAINED:
             initialise.pretrained(s.model)
-        if isinstance(s, Init) and s.initialiser is not None:
+        if isinstance(s, (Init, Control)) and s.initialiser is not None:
             initialise.known(s.initialiser)
     layers: dict[tuple[ModelSettings, str], dict[str, Layer]] = {}
     for model, allocation, preset, density in _prunings(todo):

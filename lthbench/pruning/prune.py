@@ -25,14 +25,15 @@ def prune(
     rates_applied: int = 1,
     scoring: Scoring | None = None,
     initial: Tensors | None = None,
+    inverted: bool = False,
 ) -> Tensors:
     """The mask (bool, True = kept, by parameter name) that a criterion leaves of a network, and, where the criterion
     changes what stays, the new values as `weights/NAME`.
 
     What the checkpoint has already lost stays lost. `initial` are the weights at initialisation, for criteria that
-    look at them. A network that has diverged is ranked with its values that are not finite as 0: the result is as
-    meaningless as the network, and flagged with it. Raises ValueError for scores that are not finite otherwise, and for
-    a criterion that looks at what it is not given.
+    look at them. `inverted`: what scores least stays. A network that has diverged is ranked with its values that are
+    not finite as 0: the result is as meaningless as the network, and flagged with it. Raises ValueError for scores that
+    are not finite otherwise, and for a criterion that looks at what it is not given.
     """
     scoring = scoring or Scoring()
     known = CRITERIA[criterion.name]
@@ -66,6 +67,8 @@ def prune(
         with torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
             torch.manual_seed(derive(scoring.seed or 0, "score dropout", number))
             scores, update = known.look(subject, **criterion.args)
+        if inverted:
+            scores = {name: -s for name, s in scores.items()}
         if checkpoint.diverged_at is not None or not checkpoint.finite:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
         pool = alive if scoring.regrow else mask
