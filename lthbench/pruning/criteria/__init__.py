@@ -8,7 +8,8 @@ network is a private copy, whose BatchNorm statistics may move.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -77,7 +78,8 @@ class Subject:
 @dataclass(frozen=True)
 class Criterion:
     """A registered criterion. `random`: its scores depend on the seed; `data`: on images; `initial`: on the
-    initial weights too. `updates`: it gives scores and a function from the mask chosen by them to new weights."""
+    initial weights too. `updates`: it gives scores and a function from the mask chosen by them to new weights.
+    `later`: settings that came after ids existed, in none while they have the function's default."""
 
     name: str
     version: int
@@ -87,6 +89,7 @@ class Criterion:
     data: bool
     initial: bool
     updates: bool
+    later: frozenset[str]
 
     def look(self, net: Subject, **settings: Any) -> tuple[dict[str, Tensor], Update | None]:
         """Scores, and how what stays is changed once the mask is chosen, if it is."""
@@ -102,13 +105,20 @@ CRITERIA: dict[str, Criterion] = {}
 
 
 def criterion(
-    name: str, *, version: int, random: bool = False, data: bool = False, initial: bool = False, updates: bool = False
+    name: str,
+    *,
+    version: int,
+    random: bool = False,
+    data: bool = False,
+    initial: bool = False,
+    updates: bool = False,
+    later: Iterable[str] = (),
 ) -> Callable[[Any], Any]:
     """Register the decorated function; raise `version` when its numbers change."""
 
     def register(score: Callable[..., Any]) -> Callable[..., Any]:
         what = ((score.__doc__ or "").strip().splitlines() or [""])[0]
-        CRITERIA[name] = Criterion(name, version, score, what, random, data, initial, updates)
+        CRITERIA[name] = Criterion(name, version, score, what, random, data, initial, updates, frozenset(later))
         return score
 
     return register
@@ -129,7 +139,9 @@ class CriterionSettings(Settings):
         if name not in CRITERIA:
             raise UserError(f"unknown criterion '{name}'{near(name, CRITERIA)}")
         known = CRITERIA[name]
-        return cls(name, known.version, dict(args), seed if known.random else None)
+        parameters = inspect.signature(known.score).parameters
+        said = {k: v for k, v in args.items() if k not in known.later or v != parameters[k].default}
+        return cls(name, known.version, said, seed if known.random else None)
 
     def __hash__(self) -> int:
         return hash(self.text)

@@ -2,8 +2,9 @@
 
 R = 1^T (prod_l |W_l|) 1 is the output of the network on an image of ones with all parameters made positive and
 BatchNorm the identity; the score |w dR/dw| conserves flow through layers, so that many rounds never empty one.
-float64: R overflows float32 on deep networks. The original also makes BatchNorm's statistics positive, which at
-initialisation changes nothing; here running statistics are set to (0, 1), so that trained networks score too.
+
+The published code does otherwise: float32 (`dtype`; R overflows it on deep networks), and BatchNorm's statistics made
+positive, which at initialisation changes nothing; here they count as (0, 1), so that trained networks score too.
 """
 
 from lthbench.pruning.criteria import Subject, criterion
