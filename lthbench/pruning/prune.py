@@ -57,7 +57,9 @@ def prune(
     for number, step in enumerate(scoring.densities(density)):
         with torch.no_grad():
             for name, weight in weights.items():
-                weight.copy_(original[name] * mask[name])
+                if scoring.regrow or not number or known.updates:
+                    weight.copy_(original[name])
+                weight.mul_(mask[name])
         batches: Any = draw(scoring, number) if known.data else Undeclared(known.name, "images", "data")
         first: Any = initial if known.initial else Undeclared(known.name, "the initial weights", "initial")
         draws: Any = Undeclared(known.name, "chance", "random")

@@ -15,8 +15,8 @@ def synflow(net: Subject):  # type: ignore[no-untyped-def]
     """|w| dR/d|w|: the share of the synaptic flow that runs through the weight; needs no data."""
     import torch
 
-    kept = {name: tensor.detach().clone() for name, tensor in net.model.state_dict().items()}
-    shape = net.shape
+    signs = {name: net.original.get(name, p.detach().clone()) for name, p in net.model.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in net.model.named_buffers()}
     try:
         with torch.no_grad():
             for parameter in net.model.parameters():
@@ -25,9 +25,12 @@ def synflow(net: Subject):  # type: ignore[no-untyped-def]
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.reset_running_stats()
         weights = list(net.weights.values())
-        ones = torch.ones(1, *shape, dtype=weights[0].dtype)
-        flow = net.model(ones).sum()
-        grads = torch.autograd.grad(flow, weights)
-        return {name: (w.detach() * g).abs() for (name, w), g in zip(net.weights.items(), grads)}
+        ones = torch.ones(1, *net.shape, dtype=weights[0].dtype)
+        grads = torch.autograd.grad(net.model(ones).sum(), weights)
+        return {name: g.mul_(w.detach()).abs_() for (name, w), g in zip(net.weights.items(), grads)}
     finally:
-        net.model.load_state_dict(kept)
+        with torch.no_grad():
+            for name, parameter in net.model.named_parameters():
+                parameter.copysign_(signs[name])
+            for name, buffer in net.model.named_buffers():
+                buffer.copy_(buffers[name])
