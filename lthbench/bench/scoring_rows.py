@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.prune import prune
 from lthbench.pruning.scoring import Scoring, draw
-from lthbench.pruning.select import Tensors, keep_top
+from lthbench.pruning.select import keep_top
 from lthbench.training.checkpoint import Checkpoint
 
 DATA = DataSettings("standin_cifar10", "official", Normalise("channel", (0.5,), (0.25,)), Augment())
@@ -65,7 +64,8 @@ def grasp_by_hand(net: Checkpoint, how: Scoring) -> Callable[[], object]:
 
 
 def synflow_by_hand(net: Checkpoint, rounds: int) -> Callable[[], object]:
-    """So many passes of one image through positive weights in float64, and as many selections among what is left."""
+    """So many passes of one image through positive weights in float64, and after each the plain selection: the
+    threshold by `kthvalue` over the scores of what is left."""
     model, weights, _ = _bare(net, Scoring(dtype="float64"))
     ones = torch.ones(1, *net.model.shape, dtype=torch.float64)
     steps = Scoring(rounds=rounds).densities(TARGET)
@@ -75,61 +75,63 @@ def synflow_by_hand(net: Checkpoint, rounds: int) -> Callable[[], object]:
             w.abs_()
 
     def run() -> object:
-        mask = {str(i): torch.ones_like(w, dtype=torch.bool) for i, w in enumerate(weights)}
+        mask = torch.ones(total, dtype=torch.bool)
         for step in steps:
-            grads = torch.autograd.grad(model(ones).sum(), weights)
-            scores: Tensors = {str(i): g for i, g in enumerate(grads)}
+            flat = torch.cat([g.flatten() for g in torch.autograd.grad(model(ones).sum(), weights)])
+            left = flat[mask]
             assert step is not None
-            mask = keep_top(scores, step.kept(total), mask)
+            mask &= flat >= left.kthvalue(len(left) - step.kept(total) + 1).values
         return mask
-
-    return run
 
 
 def scores(blocks: int) -> Iterator[Row]:
     """SNIP, GraSP and SynFlow, whole prunings, against what they cannot do without; and the selection alone."""
-    resnet, vgg = _network("resnet_20"), _network("vgg_16")
-    snip = Scoring(data=DATA, seed=0, batch=128)
-    grasp = Scoring(data=DATA, seed=0, per_class=10, mode="train")
-    for name, net, criterion, how, by_hand in (
-        ("SNIP against one forward-backward: ResNet-20, batch 128", resnet, "snip", snip, snip_by_hand),
-        ("GraSP against a double backward by hand: ResNet-20, 10 a class", resnet, "grasp", grasp, grasp_by_hand),
+    for name, what in (
+        ("SNIP against one forward-backward: ResNet-20, batch 128", "snip"),
+        ("GraSP against a double backward by hand: ResNet-20, 10 a class", "grasp"),
+        ("SynFlow against as many passes of one image and selections: VGG-16, 100 rounds", "synflow"),
     ):
-        yield ratio(name, _ours(net, criterion, how), by_hand(net, how), blocks, _memory(criterion))
-    rounds = 10
-    flow = Scoring(rounds=rounds, dtype="float64")
-    name = f"SynFlow against as many passes of one image and selections: VGG-16, {rounds} rounds"
-    yield ratio(name, _ours(vgg, "synflow", flow), synflow_by_hand(vgg, rounds), blocks, _memory("synflow"))
+        ours, by_hand = _both(what)
+        yield ratio(name, ours, by_hand, blocks if what != "synflow" else min(blocks, 3), _memory(what))
+    times = [seconds(_selection()) for _ in range(blocks + 1)][1:]
+    yield row("exactly 5 % of 25 million scores", times, "s", f"peak memory {_peak('select', 0):.0f} MiB")
+
+
+def _both(what: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A pruning, and what it is compared with."""
+    if what == "synflow":
+        net = _network("vgg_16")
+        return _ours(net, what, Scoring(rounds=100, dtype="float64")), synflow_by_hand(net, 100)
+    net = _network("resnet_20")
+    if what == "snip":
+        how, by_hand = Scoring(data=DATA, seed=0, batch=128), snip_by_hand
+    else:
+        how, by_hand = Scoring(data=DATA, seed=0, per_class=10, mode="train"), grasp_by_hand
+    return _ours(net, what, how), by_hand(net, how)
+
+
+def _selection() -> Callable[[], object]:
     draws = torch.Generator().manual_seed(0)
     layers = {str(i): torch.rand(TOTAL // 10, generator=draws) for i in range(10)}
     alive = {name: torch.ones_like(s, dtype=torch.bool) for name, s in layers.items()}
-    times = [seconds(lambda: keep_top(layers, TOTAL // 20, alive)) for _ in range(blocks + 1)][1:]
-    yield row("exactly 5 % of 25 million scores", times, "s", _memory("select"))
+    return partial(keep_top, layers, TOTAL // 20, alive)
 
 
 def _memory(what: str) -> str:
-    """The most memory that a process of its own holds, with torch and the network in it."""
-    code = f"from lthbench.bench.scoring_rows import held; held({what!r})"
+    return "peak memory {:.0f} against {:.0f} MiB".format(*(_peak(what, i) for i in range(2)))
+
+
+def _peak(what: str, which: int) -> float:
+    """MiB: the most that a process of its own holds that does one of both, PyTorch and the network included."""
+    code = f"from lthbench.bench.scoring_rows import held; held({what!r}, {which})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, after = json.loads(done.stdout)
-    return f"peak memory {after:.0f} MiB, of which {after - before:.0f} for this"
+    return float(done.stdout)
 
 
-def held(what: str) -> None:
-    """Print the most memory held in MiB, before and after a pruning (or the selection)."""
+def held(what: str, which: int) -> None:
+    """Do it once and print the most memory that this process has held, in MiB."""
     import resource
 
     torch.set_num_threads(1)
-    if what == "select":
-        layers = {str(i): torch.rand(TOTAL // 10) for i in range(10)}
-        alive = {name: torch.ones_like(s, dtype=torch.bool) for name, s in layers.items()}
-        run: Callable[[], object] = partial(keep_top, layers, TOTAL // 20, alive)
-    elif what == "synflow":
-        run = _ours(_network("vgg_16"), what, Scoring(rounds=2, dtype="float64"))
-    else:
-        batch = {"per_class": 10, "mode": "train"} if what == "grasp" else {}
-        run = _ours(_network("resnet_20"), what, Scoring(data=DATA, seed=0, **batch))  # type: ignore[arg-type]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps([before / 1024, after / 1024]))
+    (_selection() if what == "select" else _both(what)[which])()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

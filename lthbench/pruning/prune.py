@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.attention
 
 from lthbench.base.seeds import derive, generator
 from lthbench.pruning.allocation import Allocation, Layer, groups
@@ -53,30 +54,41 @@ def prune(
         )
         for name, w in found.items()
     }  # fmt: skip
-    mask = alive
+    diverged = checkpoint.diverged_at is not None or not checkpoint.finite
+    mask, lost = alive, alive
     for number, step in enumerate(scoring.densities(density)):
         with torch.no_grad():
             for name, weight in weights.items():
                 if scoring.regrow or not number or known.updates:
-                    weight.copy_(original[name])
-                weight.mul_(mask[name])
+                    weight.copy_(original[name] * mask[name])
+                else:
+                    weight[lost[name]] = 0.0  # the rest is as it was: no copy of all weights a round
         batches: Any = draw(scoring, number) if known.data else Undeclared(known.name, "images", "data")
         first: Any = initial if known.initial else Undeclared(known.name, "the initial weights", "initial")
         draws: Any = Undeclared(known.name, "chance", "random")
         if criterion.seed is not None:
             draws = generator(criterion.seed, "score")
         subject = Subject(net, checkpoint.model.shape, weights, mask, original, batches, first, draws)
-        with torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
+        math_only = torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH])  # has second derivatives
+        with math_only, torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
             torch.manual_seed(derive(scoring.seed or 0, "score dropout", number))
-            scores, update = known.look(subject, **criterion.args)
+            try:
+                scores, update = known.look(subject, **criterion.args)
+            except RuntimeError as error:
+                why = str(error).splitlines()[0]
+                raise ValueError(f"criterion {known.name} cannot score {checkpoint.model.name}: {why}") from error
         if inverted:
             scores = {name: -s for name, s in scores.items()}
-        if checkpoint.diverged_at is not None or not checkpoint.finite:
+        if diverged:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
         pool = alive if scoring.regrow else mask
         chosen: Tensors = {}
         for names, kept in groups(allocation, layers, step, rates_applied):
-            chosen |= keep_top({n: scores[n] for n in names}, kept, {n: pool[n] for n in names})
+            try:
+                chosen |= keep_top({n: scores[n] for n in names}, kept, {n: pool[n] for n in names})
+            except ValueError as error:
+                raise ValueError(f"criterion {known.name}: {error}") from None
+        lost = {name: mask[name] & ~chosen[name] for name in weights}
         mask = {name: chosen[name] for name in weights}
         if update is not None:
             original = dict(update(mask))

@@ -15,7 +15,10 @@ def synflow(net: Subject):  # type: ignore[no-untyped-def]
     """|w| dR/d|w|: the share of the synaptic flow that runs through the weight; needs no data."""
     import torch
 
-    signs = {name: net.original.get(name, p.detach().clone()) for name, p in net.model.named_parameters()}
+    signs = {
+        name: net.original[name] if name in net.original else p.detach().clone()
+        for name, p in net.model.named_parameters()
+    }
     buffers = {name: buffer.clone() for name, buffer in net.model.named_buffers()}
     try:
         with torch.no_grad():
