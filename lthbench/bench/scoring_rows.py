@@ -83,6 +83,8 @@ def synflow_by_hand(net: Checkpoint, rounds: int) -> Callable[[], object]:
             mask &= flat >= left.kthvalue(len(left) - step.kept(total) + 1).values
         return mask
 
+    return run
+
 
 def scores(blocks: int) -> Iterator[Row]:
     """SNIP, GraSP and SynFlow, whole prunings, against what they cannot do without; and the selection alone."""
@@ -93,7 +95,8 @@ def scores(blocks: int) -> Iterator[Row]:
     ):
         ours, by_hand = _both(what)
         yield ratio(name, ours, by_hand, blocks if what != "synflow" else min(blocks, 3), _memory(what))
-    times = [seconds(_selection()) for _ in range(blocks + 1)][1:]
+    select = _selection()
+    times = [seconds(select) for _ in range(blocks + 1)][1:]
     yield row("exactly 5 % of 25 million scores", times, "s", f"peak memory {_peak('select', 0):.0f} MiB")
 
 
