@@ -100,11 +100,11 @@ def scores(blocks: int) -> Iterator[Row]:
     yield row("exactly 5 % of 25 million scores", times, "s", f"peak memory {_peak('select', 0):.0f} MiB")
 
 
-def _both(what: str) -> tuple[Callable[[], object], Callable[[], object]]:
+def _both(what: str, rounds: int = 100) -> tuple[Callable[[], object], Callable[[], object]]:
     """A pruning, and what it is compared with."""
     if what == "synflow":
         net = _network("vgg_16")
-        return _ours(net, what, Scoring(rounds=100, dtype="float64")), synflow_by_hand(net, 100)
+        return _ours(net, what, Scoring(rounds=rounds, dtype="float64")), synflow_by_hand(net, rounds)
     net = _network("resnet_20")
     if what == "snip":
         how, by_hand = Scoring(data=DATA, seed=0, batch=128), snip_by_hand
@@ -136,5 +136,5 @@ def held(what: str, which: int) -> None:
     import resource
 
     torch.set_num_threads(1)
-    (_selection() if what == "select" else _both(what)[which])()
+    (_selection() if what == "select" else _both(what, rounds=2)[which])()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
