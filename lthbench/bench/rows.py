@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lthbench.bench import reference
 from lthbench.bench.measure import Row, ratio, row, seconds
+from lthbench.bench.scoring_rows import scores
 from lthbench.data.sets import Augment, Normalise
 from lthbench.data.stream import Split, TrainingStream
 from lthbench.engine.graph import Stage
@@ -310,6 +311,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "masks": masks,
     "data": data,
     "states": states,
+    "scores": scores,
     "workers": workers,
     "compile": compiled,
     "commands": commands,

@@ -173,6 +173,8 @@ def _set(config: Config, choice: Choice) -> None:
     if not isinstance(was, dict):
         whole = isinstance(was, float) and type(choice.value) is int and path  # 1 and 1.0 are one setting
         node[last] = float(choice.value) if whole else choice.value
+    elif isinstance(choice.value, dict) and isinstance(was, Open):
+        was.update(choice.value)  # keys may hold dots: names of weights
     elif isinstance(choice.value, dict):
         for key, value in choice.value.items():
             _set(config, replace(choice, key=f"{choice.key}.{key}", value=value))

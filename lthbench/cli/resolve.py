@@ -272,8 +272,12 @@ def _exact(value: Any, where: str) -> str:
 
 
 def _allocation(section: dict[str, Any]) -> Allocation:
-    rates = {kind: _exact(rate, f"allocation.rates.{kind}") for kind, rate in section["rates"].items()}
-    return build(Allocation, section | {"rates": rates}, "allocation")
+    made = {"rates": {}, **section}
+    for key in ("rates", "layers"):
+        if isinstance(values := made.get(key), Mapping):
+            made[key] = {name: _exact(value, f"allocation.{key}.{name}") for name, value in values.items()}
+    made |= {key: _exact(made[key], f"allocation.{key}") for key in ("quality", "linear") if key in made}
+    return build(Allocation, made, "allocation")
 
 
 def _schedule(section: dict[str, Any]) -> Schedule:

@@ -11,7 +11,6 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.stages import KINDS
+from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
@@ -141,19 +141,23 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             initialise.given(s.model, s.path)
         if isinstance(s, Init) and s.weights == models.PRETRAINED:
             initialise.pretrained(s.model)
-        if isinstance(s, Init) and s.initialiser is not None:
+        if isinstance(s, (Init, Control)) and s.initialiser is not None:
             initialise.known(s.initialiser)
-    for model, allocation, preset in _prunings(todo):
-        with torch.device("meta"):
-            weights = prunable(models.create(model), preset)
-        layers = {name: Layer(w.kind, w.parameter.numel(), w.parameter.numel()) for name, w in weights.items()}
-        groups(allocation, layers, Density(Fraction(1)), 1)
+    layers: dict[tuple[ModelSettings, str], dict[str, Layer]] = {}
+    for model, allocation, preset, density in _prunings(todo):
+        if (model, preset) not in layers:
+            with torch.device("meta"):
+                weights = prunable(models.create(model), preset)
+            layers[model, preset] = {
+                name: Layer(w.kind, n := w.parameter.numel(), n, w.parameter.shape) for name, w in weights.items()
+            }
+        groups(allocation, layers[model, preset], Density.parse(density) if density else None, 1)
 
 
-def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str]]:
-    """Each network that is pruned, with the weights that are counted and how they are shared out."""
+def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str, str | None]]:
+    """Each network that is pruned, with the weights that are counted, how they are shared out, and how many stay."""
     return {
-        (start.model, s.allocation, s.prunable)
+        (start.model, s.allocation, s.prunable, s.density)
         for work in todo
         if isinstance(s := work.stage.settings, Prune)
         for start in (a.settings for a in ancestors([work.stage]))

@@ -168,7 +168,10 @@ def _begin(job: Job, s: Train) -> Trajectory:
     assert packed_start is not None
     start = Checkpoint.unpack(packed_start)
     if packed_mask := job.input("mask"):
-        start = start.masked(packed_mask[0])
+        mask = packed_mask[0]
+        if job.stage.inputs["mask"].stage.inputs.get("net") != job.stage.inputs["start"]:
+            mask = {name: kept for name, kept in mask.items() if not name.startswith("weights/")}  # of another state
+        start = start.masked(mask)
     packed_moments = job.input("moments", of="moments")
     moments = dict(packed_moments[0]) if packed_moments else {}
     moments.pop("loss", None)  # that sum belongs to the run the moments come from

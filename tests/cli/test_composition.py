@@ -31,6 +31,8 @@ NEEDS = {  # what an option cannot do without
     "model=file": ["model.name=mine.py"],
     "model=timm": ["model.name=resnet18"],
     "allocation=by_kind": ["sparsity=level:2"],
+    "allocation=given": ["allocation.layers={linear:0.1,output:0.5}"],
+    "allocation=threshold": ["sparsity=level:2"],
 }
 
 

@@ -15,6 +15,7 @@ KINDS = {
     "train": "4ad9f16dfecc37c4a84dc6a88831ad81",
     "prune": "e223b52a91fdeabb4d138f2de6c936e8",
     "evaluate": "80b423fe487c624479a248b3a00ce43a",
+    "control": "48a4688aecd01d8af3cb9097699753b6",
 }
 PROGRAMS = {
     "iterative": (small("init", "0.9", schedule="iterative"), "bacd629a5d9938e0bc6cdda8ff28a45b"),
@@ -24,6 +25,9 @@ PROGRAMS = {
     "learning-rate rewinding": (small("lr", "0.9"), "a13e58de2df02acc56bc1045dfdc6eb1"),
     "fine-tuning": (small("finetune", "0.9"), "8691c9268e8631b9a5d7f27b05deff27"),
     "reinit": (small("init", "0.9", control="reinit"), "6ef62d14aae41f0f8173be31ab7e74f0"),
+    "shuffle": (small("init", "0.9", control="shuffle"), "1aa53da5d984321aca52436ea028e75e"),
+    "inverted": (small("init", "0.9", control="invert"), "1b5ead4e58cf13b275306ae11ccc792c"),
+    "narrowed": (small("init", "0.9", control="small_dense"), "d0c745c3a65c8f2c90a524895cb7475a"),
     "best validation loss": (
         small("init", "0.9", select="best_val_loss", every=10),
         "32fb80e5f21afaef9cb16eaac144e4af",
@@ -42,7 +46,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_id_of_a_kind(kind):
-    assert stages(small(), kind=kind)[0].id == KINDS[kind]
+    assert stages(small(control="shuffle" if kind == "control" else "none"), kind=kind)[0].id == KINDS[kind]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
