@@ -27,6 +27,7 @@ from lthbench.programs import Experiment, record
 from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
+from lthbench.pruning.structure import Structure, possible
 from lthbench.stages import KINDS
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
@@ -148,6 +149,10 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             weights = prunable(models.create(model), preset)
         layers = {name: Layer(w.kind, w.parameter.numel(), w.parameter.numel()) for name, w in weights.items()}
         groups(allocation, layers, Density(Fraction(1)), 1)
+    for model, structure, preset in _structures(todo):
+        with torch.device("meta"):
+            net = models.create(model)
+        possible(structure, net, model.shape, prunable(net, preset))
 
 
 def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str]]:
@@ -156,6 +161,17 @@ def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str]
         (start.model, s.allocation, s.prunable)
         for work in todo
         if isinstance(s := work.stage.settings, Prune)
+        for start in (a.settings for a in ancestors([work.stage]))
+        if isinstance(start, Init)
+    }
+
+
+def _structures(todo: Sequence[Work]) -> set[tuple[ModelSettings, Structure, str]]:
+    """Each network that is pruned in larger pieces than weights."""
+    return {
+        (start.model, s.structure, s.prunable)
+        for work in todo
+        if isinstance(s := work.stage.settings, Prune) and s.structure is not None
         for start in (a.settings for a in ancestors([work.stage]))
         if isinstance(start, Init)
     }

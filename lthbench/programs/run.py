@@ -17,6 +17,7 @@ from lthbench.models import ModelSettings
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
+from lthbench.pruning.structure import Structure
 from lthbench.stages import init as initial
 from lthbench.stages import train as trajectory
 from lthbench.stages.evaluate import evaluate
@@ -112,6 +113,8 @@ class Run(Settings):
         if self.seed < 0:
             raise UserError(f"seed: {self.seed} is negative")
         self._check_rounds()
+        if self.pruner.structure is not None and self.rounds:
+            self._check_structure(self.pruner.structure)
         if self.allocation.name == "by_kind" and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
             raise UserError("allocation=by_kind takes a round's rates at once: it needs pruner.rounds=1")
         if self.select == "best_val_loss" and not self.data.validation:
@@ -135,6 +138,16 @@ class Run(Settings):
             too_many = self.schedule.name == "iterative" and float(1 - target) < (1 - Fraction(rate)) ** MOST_ROUNDS
         if too_many:
             raise UserError(f"sparsity: {self.sparsity} takes more than {MOST_ROUNDS} rounds of schedule.rate={rate}")
+
+    def _check_structure(self, structure: Structure) -> None:
+        name, allocation = structure.name, self.allocation.name
+        if allocation not in ("global", "uniform") or (name == "nm" and allocation != "global"):
+            allowed = "global" if name == "nm" else "global or uniform"
+            raise UserError(f"structure={name} needs allocation={allowed}, not {allocation}")
+        once = len(self.rounds) == 1 and (self.pruner.scoring is None or self.pruner.scoring.rounds == 1)
+        if name == "nm" and (not once or parse_sparsity(self.sparsity) != structure.sparsity):
+            needs = f"sparsity={structure.sparsity} schedule=oneshot pruner.rounds=1"
+            raise UserError(f"structure=nm keeps {structure.n} of every {structure.m} at once: it needs {needs}")
 
     def _check_retraining(self) -> None:
         unit = f"{self.rewind.k} {self.rewind.unit}"

@@ -13,6 +13,7 @@ from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.scoring import Scoring, draw
 from lthbench.pruning.select import Tensors, keep_top
+from lthbench.pruning.structure import Filters, Structure, keep_n_of_m
 from lthbench.training.checkpoint import Checkpoint
 
 
@@ -25,6 +26,7 @@ def prune(
     rates_applied: int = 1,
     scoring: Scoring | None = None,
     initial: Tensors | None = None,
+    structure: Structure | None = None,
 ) -> Tensors:
     """The mask (bool, True = kept, by parameter name) that a criterion leaves of a network.
 
@@ -39,6 +41,9 @@ def prune(
     original = {name: checkpoint.weights[name].to(w.dtype) for name, w in weights.items()}  # no copy in float32
     alive = {name: checkpoint.mask.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in weights.items()}
     layers = {name: Layer(w.kind, w.parameter.numel(), int(alive[name].sum())) for name, w in found.items()}
+    filters = Filters(net, checkpoint.model.shape, found) if structure and structure.name == "filter" else None
+    if filters:
+        layers = filters.layers(alive)
     mask = alive
     for number, step in enumerate(scoring.densities(density)):
         with torch.no_grad():
@@ -59,9 +64,13 @@ def prune(
                 raise ValueError(f"criterion {known.name} gives no score of shape {tuple(weight.shape)} for {name}")
         if checkpoint.diverged_at is not None or not checkpoint.finite:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
+        if structure and structure.name == "nm":
+            return {n: kept & alive[n] for n, kept in keep_n_of_m(scores, structure).items()}
         pool = alive if scoring.regrow else mask
+        if filters:
+            scores, pool = filters.scores(scores), filters.alive(pool)
         chosen: Tensors = {}
         for names, kept in groups(allocation, layers, step, rates_applied):
             chosen |= keep_top({n: scores[n] for n in names}, kept, {n: pool[n] for n in names})
-        mask = {name: chosen[name] for name in weights}
+        mask = filters.mask(chosen, alive) if filters else {name: chosen[name] for name in weights}
     return mask

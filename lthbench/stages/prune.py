@@ -11,17 +11,19 @@ from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import Density
 from lthbench.pruning.scoring import Scoring
+from lthbench.pruning.structure import Structure
 
 KIND, VERSION = "prune", 1
 
 
 @dataclass(frozen=True)
 class Pruner(Settings):
-    """A criterion, how it is run, and the program it is used in."""
+    """A criterion, how it is run, the program it is used in, and what goes together (None: single weights)."""
 
     criterion: CriterionSettings
     program: str
     scoring: Scoring | None = later(None)
+    structure: Structure | None = later(None)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Prune(Settings):
     density: str | None
     rounds: int | None
     scoring: Scoring | None = later(None)
+    structure: Structure | None = later(None)
 
 
 def prune(
@@ -49,7 +52,7 @@ def prune(
     """The mask that a criterion leaves of a state; `initial` is the initial state, for criteria that look at it."""
     exact = str(density) if density is not None else None
     rates = None if density is not None else rounds
-    settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring)
+    settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring, pruner.structure)
     inputs = {"net": net}
     if initial is not None and CRITERIA[pruner.criterion.name].initial:
         inputs["initial"] = initial
@@ -68,5 +71,5 @@ def compute(job: Job) -> None:
     first = job.input("initial")
     initial = Checkpoint.unpack(first).weights if first else None
     net = Checkpoint.unpack(packed)
-    mask = take(net, s.criterion, s.allocation, s.prunable, density, s.rounds or 1, s.scoring, initial)
+    mask = take(net, s.criterion, s.allocation, s.prunable, density, s.rounds or 1, s.scoring, initial, s.structure)
     job.store.write(job.stage, "out.safetensors", mask, {})
