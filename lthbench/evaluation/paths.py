@@ -90,7 +90,7 @@ class _Paths(TorchFunctionMode):
         if name in ("max_pool2d", "adaptive_max_pool2d"):
             return _reached(_average(name, args, kwargs))
         if name in ("add", "mul") and all(isinstance(a, Tensor) for a in args[:2]):
-            parts = [a for a in args[:2] if id(a) not in self.own and a.numel() > 1]
+            parts = [a for a in args[:2] if id(a) not in self.own and a.dim()]
             if len(parts) < 2:  # a scale or a shift of the network's own
                 return parts[0] if parts else args[0]
             return _reached(parts[0] + parts[1] if name == "add" else parts[0] * parts[1])

@@ -283,7 +283,7 @@ class _Watch(TorchFunctionMode):
     def _together(self, name: str, args: Any, out: Tensor) -> bool:
         one, other = args[0], args[1]
         parts = [self.labels(t) if id(t) in self.known else t for t in (one, other)]
-        tensors = [t for t in (one, other) if isinstance(t, Tensor) and t.numel() > 1]
+        tensors = [t for t in (one, other) if isinstance(t, Tensor) and t.dim()]
         if len(tensors) < 2:  # a scalar
             x = next(p for t, p in zip((one, other), parts) if id(t) in self.known)
             if name in ("add", "sub", "maximum", "minimum"):

@@ -160,9 +160,8 @@ def divided(name: str, shape: Sequence[int], structure: Structure) -> bool:
 
 
 def possible(structure: Structure, net: nn.Module, shape: tuple[int, ...], found: Mapping[str, Weight]) -> None:
-    """Raise a UserError for a structure that a network cannot have; a network on the meta device is enough."""
+    """Raise a UserError for `filter` or `nm` that a network cannot have; a network on the meta device is enough."""
     if structure.name == "filter":
         Filters(net, shape, found)
-    elif structure.name == "nm":
-        if not [name for name, w in found.items() if divided(name, w.parameter.shape, structure)]:
-            raise UserError(f"structure=nm: no layer has a multiple of {structure.m} inputs")
+    elif not [name for name, w in found.items() if divided(name, w.parameter.shape, structure)]:
+        raise UserError(f"structure=nm: no layer has a multiple of {structure.m} inputs")
