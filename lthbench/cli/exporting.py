@@ -66,7 +66,9 @@ def _own_file(result: dict[str, Any], path: str | None) -> None:
     if model["name"] != "file":
         return
     if path is None or digest(path, "model") != model["args"]["sha256"]:
-        raise UserError(f"export: this network is your own: say model=FILE.py (sha256 {model['args']['sha256'][:12]}...)")
+        raise UserError(
+            f"export: this network is your own: say model=FILE.py (sha256 {model['args']['sha256'][:12]}...)"
+        )
     FILES[model["args"]["sha256"]] = path
 
 

@@ -80,7 +80,9 @@ def load_lines(model: ModelSettings) -> list[list[str]]:
     lines = [["import torch", 'net = torch.export.load("network.pt2").module()']]
     if model.name == "timm":
         size = f", img_size={tuple(model.shape[1:])}" if _takes_size(model) else ""
-        made = f'timm.create_model("{model.args["name"]}", num_classes={model.classes}, in_chans={model.shape[0]}{size})'
+        made = (
+            f'timm.create_model("{model.args["name"]}", num_classes={model.classes}, in_chans={model.shape[0]}{size})'
+        )
         lines.append(
             [
                 "import timm, safetensors.torch",
