@@ -80,16 +80,9 @@ def load_lines(model: ModelSettings) -> list[list[str]]:
     lines = [["import torch", 'net = torch.export.load("network.pt2").module()']]
     if model.name == "timm":
         size = f", img_size={tuple(model.shape[1:])}" if _takes_size(model) else ""
-        made = (
-            f'timm.create_model("{model.args["name"]}", num_classes={model.classes}, in_chans={model.shape[0]}{size})'
-        )
-        lines.append(
-            [
-                "import timm, safetensors.torch",
-                f"net = {made}",
-                'net.load_state_dict(safetensors.torch.load_file("weights.safetensors"))',
-            ]
-        )
+        made = f'"{model.args["name"]}", num_classes={model.classes}, in_chans={model.shape[0]}{size}'
+        load = 'net.load_state_dict(safetensors.torch.load_file("weights.safetensors"))'
+        lines.append(["import timm, safetensors.torch", f"net = timm.create_model({made})", load])
     return lines
 
 
@@ -107,6 +100,7 @@ def _takes_size(model: ModelSettings) -> bool:
 
 def _save(path: Path, tensors: Tensors) -> None:
     save_file({name: t.contiguous().clone() for name, t in tensors.items()}, path)
+    path.chmod(0o644)
 
 
 def _shrunk(part: Path, net: nn.Module, shape: tuple[int, ...], onnx: bool) -> dict[str, Any]:

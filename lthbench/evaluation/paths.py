@@ -102,7 +102,7 @@ class _Paths(TorchFunctionMode):
         if not isinstance(out, (Tensor, tuple, list)) or isinstance(out, torch.Size):
             return out
         if name in REDUCTIONS or name in ("avg_pool2d", "adaptive_avg_pool2d", "interpolate", "upsample"):
-            return _reached(out)
+            return _reached(out)  # type: ignore[arg-type]
         if name in MOVES | GATES | {"pad"}:
             return out
         if isinstance(out, Tensor) and not out.requires_grad:

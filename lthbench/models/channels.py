@@ -282,17 +282,17 @@ class _Watch(TorchFunctionMode):
 
     def _together(self, name: str, args: Any, out: Tensor) -> bool:
         one, other = args[0], args[1]
-        parts = [self.labels(t) if id(t) in self.known else t for t in (one, other)]
+        known = [labels for t in (one, other) if (labels := self.labels(t)) is not None]
         tensors = [t for t in (one, other) if isinstance(t, Tensor) and t.dim()]
         if len(tensors) < 2:  # a scalar
-            x = next(p for t, p in zip((one, other), parts) if id(t) in self.known)
+            x = known[0]
             if name in ("add", "sub", "maximum", "minimum"):
                 self.offset.append(compact(x))
             self.note(out, _whole(x, out.shape))
             return True
-        if not all(id(t) in self.known for t in tensors):
+        if len(known) < 2:
             return False  # a parameter or a constant by channel
-        a, b = (self.root(compact(p)) for p in parts)
+        a, b = (self.root(compact(labels)) for labels in known)
         for x, shared, of in ((a, b, other), (b, a, one)):
             if _shared(of, x):
                 self.fix(shared, f"{name} with one channel for all")
