@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lthbench.bench import reference
+from lthbench.bench.compress_rows import shrunk
 from lthbench.bench.measure import Row, ratio, row, seconds
 from lthbench.bench.scoring_rows import scores
 from lthbench.data.sets import Augment, Normalise
@@ -314,6 +315,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "scores": scores,
     "workers": workers,
     "compile": compiled,
+    "shrink": shrunk,
     "commands": commands,
 }
 GPU_ROWS: dict[str, Callable[[int], Iterator[Row]]] = {"gpu": gpu}

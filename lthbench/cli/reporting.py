@@ -8,15 +8,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from lthbench.base.errors import UserError
 from lthbench.cli.compose import Composer, composer
 from lthbench.cli.execute import folders, leaderboard, say, terminal
 from lthbench.cli.grid import expand
 from lthbench.cli.planning import readable
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.engine.store import state_file
+from lthbench.engine.store import Gone, Store, state_file
 from lthbench.programs import record
-from lthbench.report import write
+from lthbench.report import layers, write
 from lthbench.report.board import Board, board
 
 PLACES = ("out=", "store=", "data=")
@@ -121,6 +123,8 @@ def describe(config: dict[str, Any]) -> str:
         words.append(config["pruner"]["program"])
     if "retrain" in config:
         words.append(_retraining(config["retrain"]))
+    if structure := config["pruner"].get("structure"):
+        words.append({"nm": f"{structure['n']}:{structure['m']}"}.get(structure["name"], f"{structure['name']}s"))
     if config["control"] != "none":
         words.append(config["control"])
     return " ".join(words)
@@ -134,24 +138,28 @@ def _retraining(retrain: dict[str, Any]) -> str:
 
 
 def show(words: Sequence[str]) -> int:
-    """Print one result."""
-    arguments = parser("show", "One result: settings, metrics, sparsities, where each number comes from.")
+    """Print one result, or how far the masks of two agree."""
+    arguments = parser("show", "One result: settings, metrics, sparsities, layers, where each number comes from.")
     arguments.add_argument("id", help="a result's id, or its first letters")
-    arguments.add_argument("place", nargs="*", default=[], help="out=DIR")
+    arguments.add_argument("words", nargs="*", default=[], help="out=DIR; a second id: how far the two masks agree")
     arguments.add_argument("--json", action="store_true", help="the whole file")
+    arguments.add_argument("--chart", metavar="FILE.png", help="write a bar chart of the layers")
     parsed = arguments.parse_intermixed_args(words)
-    for word in parsed.place:
-        if not word.startswith(PLACES):
-            raise UserError(f"show: '{word}' has no meaning here; it takes an id and out=DIR")
+    parsed.place = [word for word in parsed.words if word.startswith(PLACES)]
+    others = [word for word in parsed.words if word not in parsed.place]
+    if len(others) > 1 or any("=" in word for word in others):
+        raise UserError(f"show: '{others[-1]}' has no meaning here; it takes an id, or two, and out=DIR")
     with composer(None) as compose:
         out, store = folders(compose.compose(c for o in parsed.place for c in compose.values(o)))
-    found = sorted((out / "runs").glob(f"{parsed.id}*.json"))
-    if len(found) != 1:
-        several = f"{len(found)} results begin with" if found else "no result begins with"
-        raise UserError(f"{several} '{parsed.id}' in '{out / 'runs'}'")
-    result = record.read(found[0])
+    result = found(parsed.id, out)
     if parsed.json:
         print(json.dumps(result, indent=1))
+        return 0
+    if others:
+        return _agree(store, result, found(others[0], out))
+    if parsed.chart:
+        Path(parsed.chart).write_bytes(layers.chart(result))
+        print(parsed.chart)
         return 0
     counts = ", ".join(f"{n} {c['removed'] / c['total']:.4%}" for n, c in result["sparsity"].items())
     print(f"{result['id']}  {describe(result['config'])}, seed {result['seed']}")
@@ -164,16 +172,69 @@ def show(words: Sequence[str]) -> int:
     )
     if result["diverged_at"] is not None:
         print(f"diverged at step {result['diverged_at']}")
-    for name, layer in result["layers"].items():
-        print(f"  {name}: {layer['kept']:,} of {layer['total']:,}")
+    if "diagnosis" in result:
+        _diagnose(result)
+    terminal().print(layers.table(result))
     print(f"weights sha256 {result['final_weights_sha256']}")
     for role, ref in result["stages"].items():
         print(f"  {role}: {ref}")
-    ident, _, step = result["stages"]["final"].partition("@")
-    name = state_file(int(step)) if step.isdigit() else f"{step}.safetensors" if step else "out.safetensors"
+    ident, name = place(result["stages"]["final"])
     print(f"the network: {store.folder(ident) / name}")
     cost = result["cost"]
     peak = readable(cost.get("peak_memory", 0))
     print(f"training {cost['train_seconds']} s, peak memory {peak}; {json.dumps(result['environment'])}")
     print("settings: " + json.dumps(result["config"], indent=1))
+    return 0
+
+
+def found(prefix: str, out: Path) -> dict[str, Any]:
+    """The result whose id begins so. Raises UserError unless there is exactly one."""
+    paths = sorted((out / "runs").glob(f"{prefix}*.json"))
+    if len(paths) != 1:
+        several = f"{len(paths)} results begin with" if paths else "no result begins with"
+        raise UserError(f"{several} '{prefix}' in '{out / 'runs'}'")
+    return record.read(paths[0])
+
+
+def place(ref: str) -> tuple[str, str]:
+    """The stage and the file that hold a state (`id@step`), or a stage's only output."""
+    ident, _, step = ref.partition("@")
+    return ident, state_file(int(step)) if step.isdigit() else f"{step}.safetensors" if step else "out.safetensors"
+
+
+def _diagnose(result: dict[str, Any]) -> None:
+    """What is wrong with the mask, if anything is."""
+    diagnosis, parameters = result["diagnosis"], result["parameters"]
+    print(f"parameters: {parameters['nonzero']:,} nonzero of {parameters['dense']:,}")
+    if (effective := diagnosis["effective"]) is None:
+        print(f"on a path from input to output: not known, paths cannot be followed through {diagnosis['unfollowed']}")
+    else:
+        print(f"off every path from input to output: {effective['removed'] / effective['total']:.4%}")
+    if diagnosis["collapsed"]:
+        print(f"layers without a weight: {', '.join(diagnosis['collapsed'])}")
+
+
+def _agree(store: Store, one: dict[str, Any], other: dict[str, Any]) -> int:
+    """Print, layer by layer, how much of the first mask the second keeps too, and how much chance would."""
+    from lthbench.training.checkpoint import Checkpoint
+
+    try:
+        a, b = (Checkpoint.unpack(store.read(*place(r["stages"]["final"]))).mask for r in (one, other))
+    except Gone:
+        raise UserError(f"the masks are no longer in '{store.root}'; the runs' commands make them again") from None
+    names = [name for name in one["layers"] if name in a and name in b and a[name].shape == b[name].shape]
+    if not names:
+        raise UserError("show: these two results have no pruned layer in common")
+    table = Table("layer", box=None)
+    for title in ("first keeps", "second keeps", "both", "of the first", "by chance"):
+        table.add_column(title, justify="right")
+    counts = {name: (int(a[name].sum()), int(b[name].sum()), int((a[name] & b[name]).sum())) for name in names}
+    size = {name: a[name].numel() for name in names}
+    expected = {name: counts[name][0] * counts[name][1] / size[name] for name in names}
+    counts["all"] = tuple(map(sum, zip(*counts.values())))  # type: ignore[assignment]
+    expected["all"] = sum(expected.values())
+    for name, (first, second, both) in counts.items():
+        shares = (f"{both / first:.2%}", f"{expected[name] / first:.2%}") if first else ("", "")
+        table.add_row(name, f"{first:,}", f"{second:,}", f"{both:,}", *shares)
+    terminal().print(table)
     return 0

@@ -26,6 +26,7 @@ from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import parse_sparsity
 from lthbench.pruning.prunable import known
 from lthbench.pruning.scoring import Scoring
+from lthbench.pruning.structure import Structure
 from lthbench.stages.prune import Pruner
 from lthbench.training.recipe import Recipe
 
@@ -59,7 +60,7 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         data=data,
         recipe=recipe,
         steps=steps,
-        pruner=_pruner(config["pruner"], seed, data),
+        pruner=_pruner(config["pruner"], seed, data, config["structure"]),
         allocation=_cached(_allocation, config["allocation"]),
         prunable=_preset(config["prunable"]),
         schedule=_cached(_schedule, config["schedule"]),
@@ -243,7 +244,7 @@ def _shrink(section: Config, key: str, factor: float, explicit: bool) -> Config:
     return {**section, key: section[key] * factor}
 
 
-def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
+def _pruner(section: Config, seed: int, data: DataSettings, structure: Config) -> Pruner:
     for key in ("criterion", "program"):
         if key not in section:
             raise UserError(
@@ -260,7 +261,13 @@ def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
         how |= {"data": replace(data, augment=Augment()), "seed": seed}
     scoring = build(Scoring, how, "pruner")
     program = coerce(section["program"], str, "pruner.program")
-    return Pruner(criterion, program, None if scoring == Scoring() else scoring)
+    together = _cached(_structure, structure)
+    return Pruner(criterion, program, None if scoring == Scoring() else scoring, together)
+
+
+def _structure(section: dict[str, Any]) -> Structure | None:
+    made = build(Structure, section, "structure")
+    return None if made.name == "weight" else made
 
 
 def _exact(value: Any, where: str) -> str:

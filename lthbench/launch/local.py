@@ -26,6 +26,7 @@ from lthbench.programs import Experiment, record
 from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
+from lthbench.pruning.structure import Structure, possible
 from lthbench.stages import KINDS
 from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
@@ -152,6 +153,10 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
                 name: Layer(w.kind, n := w.parameter.numel(), n, w.parameter.shape) for name, w in weights.items()
             }
         groups(allocation, layers[model, preset], Density.parse(density) if density else None, 1)
+    for model, structure, preset in _structures(todo):
+        with torch.device("meta"):
+            net = models.create(model)
+        possible(structure, net, model.shape, prunable(net, preset))
 
 
 def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str, str | None]]:
@@ -160,6 +165,17 @@ def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str,
         (start.model, s.allocation, s.prunable, s.density)
         for work in todo
         if isinstance(s := work.stage.settings, Prune)
+        for start in (a.settings for a in ancestors([work.stage]))
+        if isinstance(start, Init)
+    }
+
+
+def _structures(todo: Sequence[Work]) -> set[tuple[ModelSettings, Structure, str]]:
+    """Each network that is pruned in larger pieces than weights."""
+    return {
+        (start.model, s.structure, s.prunable)
+        for work in todo
+        if isinstance(s := work.stage.settings, Prune) and s.structure is not None
         for start in (a.settings for a in ancestors([work.stage]))
         if isinstance(start, Init)
     }

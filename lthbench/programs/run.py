@@ -17,6 +17,7 @@ from lthbench.models import ModelSettings
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
+from lthbench.pruning.structure import Structure
 from lthbench.stages import init as initial
 from lthbench.stages import train as trajectory
 from lthbench.stages.control import control
@@ -131,6 +132,8 @@ class Run(Settings):
         if self.seed < 0:
             raise UserError(f"seed: {self.seed} is negative")
         self._check_rounds()
+        if self.pruner.structure is not None and self.rounds:
+            self._check_structure(self.pruner.structure)
         if self.allocation.by_round and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
             raise UserError(f"allocation={self.allocation.name} takes a round at once: it needs pruner.rounds=1")
         if self.select == "best_val_loss" and not self.data.validation:
@@ -171,6 +174,18 @@ class Run(Settings):
             raise UserError(f"{name} needs a network with model.width; {self.model.name} has none")
         if self.control == "longer" and self.given_dense and after:
             raise UserError(f"{name} needs the training that made the weights; use model.weights_as=init")
+        if self.control in ("shuffle", "random") and self.pruner.structure is not None:
+            raise UserError(f"{name} moves single weights: it needs structure=weight")
+
+    def _check_structure(self, structure: Structure) -> None:
+        name, allocation = structure.name, self.allocation.name
+        if allocation not in ("global", "uniform") or (name == "nm" and allocation != "global"):
+            allowed = "global" if name == "nm" else "global or uniform"
+            raise UserError(f"structure={name} needs allocation={allowed}, not {allocation}")
+        once = len(self.rounds) == 1 and (self.pruner.scoring is None or self.pruner.scoring.rounds == 1)
+        if name == "nm" and (not once or parse_sparsity(self.sparsity) != structure.sparsity):
+            needs = f"sparsity={structure.sparsity} schedule=oneshot pruner.rounds=1"
+            raise UserError(f"structure=nm keeps {structure.n} of every {structure.m} at once: it needs {needs}")
 
     def _check_retraining(self) -> None:
         unit = f"{self.rewind.k} {self.rewind.unit}"

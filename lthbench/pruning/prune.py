@@ -8,12 +8,13 @@ import torch
 import torch.nn.attention
 
 from lthbench.base.seeds import derive, generator
-from lthbench.pruning.allocation import Allocation, Layer, groups
+from lthbench.pruning.allocation import Allocation, Groups, Layer, groups
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings, Subject, Undeclared
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.scoring import Scoring, draw
 from lthbench.pruning.select import Tensors, keep_top
+from lthbench.pruning.structure import Filters, Structure, keep_n_of_m
 from lthbench.training.checkpoint import Checkpoint
 
 
@@ -27,6 +28,7 @@ def prune(
     scoring: Scoring | None = None,
     initial: Tensors | None = None,
     inverted: bool = False,
+    structure: Structure | None = None,
 ) -> Tensors:
     """The mask (bool, True = kept, by parameter name) that a criterion leaves of a network, and, where the criterion
     changes what stays, the new values as `weights/NAME`.
@@ -54,6 +56,9 @@ def prune(
         )
         for name, w in found.items()
     }  # fmt: skip
+    filters = Filters(net, checkpoint.model.shape, found) if structure and structure.name == "filter" else None
+    if filters:
+        layers = filters.layers(alive)
     diverged = checkpoint.diverged_at is not None or not checkpoint.finite
     mask, lost = alive, alive
     for number, step in enumerate(scoring.densities(density)):
@@ -69,29 +74,47 @@ def prune(
         if criterion.seed is not None:
             draws = generator(criterion.seed, "score")
         subject = Subject(net, checkpoint.model.shape, weights, mask, original, batches, first, draws)
-        math_only = torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH])  # has second derivatives
-        with math_only, torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
-            torch.manual_seed(derive(scoring.seed or 0, "score dropout", number))
-            try:
-                scores, update = known.look(subject, **criterion.args)
-            except RuntimeError as error:
-                why = str(error).splitlines()[0]
-                raise ValueError(f"criterion {known.name} cannot score {checkpoint.model.name}: {why}") from error
+        scores, update = _look(subject, criterion, scoring.seed or 0, number, checkpoint.model.name)
         if inverted:
             scores = {name: -s for name, s in scores.items()}
         if diverged:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
         pool = alive if scoring.regrow else mask
-        chosen: Tensors = {}
-        for names, kept in groups(allocation, layers, step, rates_applied):
-            try:
-                chosen |= keep_top({n: scores[n] for n in names}, kept, {n: pool[n] for n in names})
-            except ValueError as error:
-                raise ValueError(f"criterion {known.name}: {error}") from None
-        lost = {name: mask[name] & ~chosen[name] for name in weights}
-        mask = {name: chosen[name] for name in weights}
+        if structure and structure.name == "nm":
+            left = {n: kept & alive[n] for n, kept in keep_n_of_m(scores, structure).items()}
+        elif filters:
+            channels = filters.scores(scores), filters.alive(pool)
+            left = filters.mask(_keep(*channels, groups(allocation, layers, step, rates_applied), known.name), alive)
+        else:
+            left = _keep(scores, pool, groups(allocation, layers, step, rates_applied), known.name)
+        lost = {name: mask[name] & ~left[name] for name in weights}
+        mask = left
         if update is not None:
             original = dict(update(mask))
     if not known.updates:
         return mask
     return mask | {f"weights/{name}": w.to(checkpoint.weights[name].dtype) for name, w in original.items()}
+
+
+def _look(subject: Subject, criterion: CriterionSettings, seed: int, number: int, model: str) -> tuple[Any, Any]:
+    """Scores of round `number`, and how what stays is changed. Raises ValueError where the network cannot be scored."""
+    known = CRITERIA[criterion.name]
+    math_only = torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH])  # has second derivatives
+    with math_only, torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
+        torch.manual_seed(derive(seed, "score dropout", number))
+        try:
+            return known.look(subject, **criterion.args)
+        except RuntimeError as error:
+            why = str(error).splitlines()[0]
+            raise ValueError(f"criterion {known.name} cannot score {model}: {why}") from error
+
+
+def _keep(scores: Tensors, alive: Tensors, ranked_together: Groups, criterion: str) -> Tensors:
+    """What stays of each group, in the order of the scores."""
+    chosen: Tensors = {}
+    for names, kept in ranked_together:
+        try:
+            chosen |= keep_top({n: scores[n] for n in names}, kept, {n: alive[n] for n in names})
+        except ValueError as error:
+            raise ValueError(f"criterion {criterion}: {error}") from None
+    return {name: chosen[name] for name in scores}

@@ -11,17 +11,19 @@ from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import Density
 from lthbench.pruning.scoring import Scoring
+from lthbench.pruning.structure import Structure
 
 KIND, VERSION = "prune", 1
 
 
 @dataclass(frozen=True)
 class Pruner(Settings):
-    """A criterion, how it is run, and the program it is used in."""
+    """A criterion, how it is run, the program it is used in, and what goes together (None: single weights)."""
 
     criterion: CriterionSettings
     program: str
     scoring: Scoring | None = later(None)
+    structure: Structure | None = later(None)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Prune(Settings):
     rounds: int | None
     scoring: Scoring | None = later(None)
     inverted: bool = later(False)
+    structure: Structure | None = later(None)
 
 
 def prune(
@@ -52,7 +55,7 @@ def prune(
     """The mask that a criterion leaves of a state; `initial` is the initial state, for criteria that look at it."""
     exact = str(density) if density is not None else None
     rates = None if density is not None else rounds
-    settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring, inverted)
+    settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring, inverted, pruner.structure)
     inputs = {"net": net}
     if initial is not None and CRITERIA[pruner.criterion.name].initial:
         inputs["initial"] = initial
@@ -72,5 +75,6 @@ def compute(job: Job) -> None:
     first = job.input("initial")
     initial = Checkpoint.unpack(first).weights if first else None
     net = Checkpoint.unpack(packed)
-    mask = take(net, s.criterion, s.allocation, s.prunable, density, s.rounds or 1, s.scoring, initial, s.inverted)
+    how = (s.criterion, s.allocation, s.prunable, density, s.rounds or 1, s.scoring)
+    mask = take(net, *how, initial, s.inverted, s.structure)
     job.store.write(job.stage, "out.safetensors", mask, {})

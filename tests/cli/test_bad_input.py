@@ -23,6 +23,7 @@ MISSPELT = {  # group: (what is said, what is meant)
     "scale": ("smok", "smoke"),
     "schedule": ("iteratve", "iterative"),
     "soup": ("nne", "none"),
+    "structure": ("filtr", "filter"),
     "table": ("demmo", "demo"),
     "tracking": ("nne", "none"),
     "train": ("renda_cifr", "renda_cifar"),

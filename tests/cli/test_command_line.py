@@ -239,7 +239,7 @@ def test_store_and_show(here, run):
     listed = run("store list out=o")
     assert listed.code == 0
     assert listed.last.startswith("store: 5 stages, ")
-    assert run(f"store explain {ident[:8]} out=o").out.startswith(f"{ident}: evaluate, version 1\n")
+    assert run(f"store explain {ident[:8]} out=o").out.startswith(f"{ident}: evaluate, version 2\n")
     assert f"needed by run: {ident}" in run(f"store explain {ident[:8]} out=o").out
     assert run("store verify out=o").last.endswith(" files read, 0 damaged")
     assert run("store prune out=o").last.startswith("prune: 0 stages, 0 B")
