@@ -78,14 +78,15 @@ def stays(axis: Tensor, units: Tensor) -> Tensor:
 def trace(net: nn.Module, shape: tuple[int, ...]) -> Channels:
     """The channels of a network for inputs (1, *shape); computes one forward pass on the network's device."""
     first = next(net.parameters())
-    was_training = net.training
+    modes = {module: module.training for module in net.modules()}
     names = {id(t): name for name, t in [*net.named_parameters(), *net.named_buffers()]}
     x = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
     watch = _Watch(names)
     watch.note(x, _whole(torch.tensor(_FIXED), x.shape))
     with watch:
         out = net.eval()(x)
-    net.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     watch.fix(watch.labels(out), "the output")
     return watch.channels({name: t.dim() for name, t in [*net.named_parameters(), *net.named_buffers()]})
 

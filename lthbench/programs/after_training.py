@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from lthbench.programs.run import ANEW, Experiment, Run
+from lthbench.programs.controls import ANEW
+from lthbench.programs.run import Experiment, Run
 from lthbench.stages import train as trajectory
 from lthbench.stages.prune import prune
 from lthbench.stages.train import train

@@ -14,6 +14,7 @@ from lthbench.engine.graph import Best, Ref, Stage, State
 from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
 from lthbench.models import ModelSettings
+from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
@@ -34,28 +35,6 @@ RETRAINS = {
     "lrw": "the dense schedule from the rewinding point on, for weights that stay (learning-rate rewinding)",
     "finetune": "the smallest learning rate of the dense schedule, constant",
 }
-CONTROLS = {
-    "none": "the ticket itself",
-    "reinit": "the mask on new random weights, trained once with the dense recipe",
-    "reinit_signed": "reinit, with the signs of the initial weights",
-    "reshuffle": "kept initial weights in another order within their layer, trained once with the dense recipe",
-    "reshuffle_signed": "reshuffle, with each position's own sign",
-    "constant": "the layer's standard deviation in place of each kept initial weight, signs in another order",
-    "constant_signed": "constant, with each position's own sign",
-    "freeze": "what is pruned stays at its initial value, untrained",
-    "freeze_zero": "freeze, but what training had moved towards zero is zero",
-    "shuffle": "the mask's entries in another order within their layer",
-    "random": "as many random weights in each layer",
-    "invert": "the last round keeps what scores least",
-    "small_dense": "a dense network narrowed to as many parameters, trained once with the dense recipe",
-    "small_dense_flops": "a dense network narrowed to as many multiply-adds, trained once with the dense recipe",
-    "longer": "the dense network, trained as long as the whole pipeline, its schedule stretched",
-}
-ANEW = {  # trained from initial weights with the dense recipe; the others as the ticket itself
-    "reinit", "reinit_signed", "reshuffle", "reshuffle_signed", "constant", "constant_signed", "small_dense",
-    "small_dense_flops",
-}  # fmt: skip
-DRAWN = {"reinit", "reinit_signed", "small_dense", "small_dense_flops"}  # from new random weights
 SELECTS = {
     "last": "the state at the end of training",
     "best_val_loss": "the state of smallest validation loss (early stopping)",
@@ -141,7 +120,7 @@ class Run(Settings):
         if self.select != "last" and not self.every:
             raise UserError(f"select={self.select} needs train.evaluate.every")
         if self.rounds:
-            self._check_control()
+            check(self)
             if self.pruner.program == "after_training":
                 self._check_retraining()
 
@@ -161,21 +140,6 @@ class Run(Settings):
             too_many = self.schedule.name == "iterative" and float(1 - target) < (1 - Fraction(rate)) ** MOST_ROUNDS
         if too_many:
             raise UserError(f"sparsity: {self.sparsity} takes more than {MOST_ROUNDS} rounds of schedule.rate={rate}")
-
-    def _check_control(self) -> None:
-        name, after = f"control={self.control}", self.pruner.program == "after_training"
-        if self.control in ANEW - DRAWN and self.given_dense and after:
-            raise UserError(f"{name} needs the initial weights, which model.weights does not hold")
-        if self.control.startswith("freeze") and self.recipe.weight_decay:
-            raise UserError(f"{name} needs train.weight_decay=0: the optimiser would shrink what is frozen")
-        if self.control == "freeze_zero" and (self.rewind.to == "none" or not after):
-            raise UserError(f"{name} needs training before pruning, and rewind=init or early")
-        if self.control.startswith("small_dense") and "width" not in self.model.args:
-            raise UserError(f"{name} needs a network with model.width; {self.model.name} has none")
-        if self.control == "longer" and self.given_dense and after:
-            raise UserError(f"{name} needs the training that made the weights; use model.weights_as=init")
-        if self.control in ("shuffle", "random") and self.pruner.structure is not None:
-            raise UserError(f"{name} moves single weights: it needs structure=weight")
 
     def _check_structure(self, structure: Structure) -> None:
         name, allocation = structure.name, self.allocation.name

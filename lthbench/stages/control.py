@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lthbench.base.settings import Settings
@@ -50,8 +50,6 @@ def compute(job: Job) -> None:
 
 
 def _altered(s: Control, start: Checkpoint, mask: Tensors, trained: Checkpoint | None) -> Checkpoint:
-    from dataclasses import replace
-
     from lthbench.evaluation.width import of_equal_size
     from lthbench.models.initialise import fresh
     from lthbench.pruning.controls import frozen, other_positions, other_values

@@ -163,7 +163,7 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
         },
     ),
     (Normalise(), {"kind": "image", "mean": (0.4,), "std": (0.4,)}),
-    (Augment(), {"pad": 4, "flip": True}),
+    (Augment(), {"pad": 4, "flip": True, "rotate": 15.0}),
     (Augment(0, True, (0.1, 1.0), (0.5, 2.0)), {"scale": (0.2, 1.0), "ratio": (0.8, 1.2)}),
     (
         DataSettings("cifar10", "official", Normalise(), Augment()),

@@ -13,7 +13,7 @@ from lthbench.engine.store import At, Store
 from lthbench.evaluation.counts import multiply_adds
 from lthbench.models import ModelSettings
 from lthbench.programs import experiment
-from lthbench.programs.run import ANEW, CONTROLS
+from lthbench.programs.controls import ANEW, CONTROLS
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.scoring import Scoring
 from lthbench.stages import KINDS

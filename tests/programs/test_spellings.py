@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.programs import experiment
-from lthbench.programs.run import CONTROLS
+from lthbench.programs.controls import CONTROLS
 from lthbench.training.recipe import LrSchedule
 
 CONSTANT = replace(RECIPE, schedule=LrSchedule("constant"))
