@@ -14,7 +14,7 @@ import pytest
 from lthbench.cli.main import main
 
 DEMO = ["table=demo", "scale=smoke", "seed=0,1", "jobs=1", "out=o"]
-STAGES = 108
+STAGES = 60
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,11 @@ def runs(demo: Path) -> dict[str, dict]:
 
 
 def test_it_ends_with_the_pages_and_the_count(demo):
-    assert (demo / "said").read_text().splitlines()[-4:] == [
+    assert (demo / "said").read_text().splitlines()[-5:] == [
         "o/leaderboards/demo.smoke.md",
         "o/leaderboards/demo.smoke.csv",
         "o/leaderboards/demo.smoke.png",
+        "o/leaderboards/demo.smoke.cost.csv",
         f"stages: {STAGES} asked, {STAGES} computed, 0 reused",
     ]
     assert (demo / "o" / "leaderboards" / "demo.smoke.png").read_bytes().startswith(b"\x89PNG\r\n")
