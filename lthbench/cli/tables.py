@@ -178,6 +178,13 @@ def names_of(composer: Composer) -> list[str]:
     return list(composer.loader.get_group_options("table"))
 
 
+def datasets(composer: Composer, table: Table) -> list[str]:
+    """The data sets that a table's rows name."""
+    points = (point for row in table.grids() for point in row.points(composer, [], {}))
+    chosen = {next((c.value for c in point if c.key == "dataset"), "digits") for point in points}
+    return sorted(map(str, chosen))
+
+
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Mappings are merged, everything else is replaced."""
     for key, value in over.items():

@@ -121,7 +121,8 @@ def test_report_makes_the_same_page(page, capsys):
         path.unlink()
     assert main(["report", *DEMO]) == 0
     assert {p.name: p.read_bytes() for p in page.parent.iterdir()} == before
-    assert capsys.readouterr().out.splitlines()[-3:] == [f"o/leaderboards/demo.smoke.{k}" for k in ("md", "csv", "png")]
+    kinds = ("md", "csv", "png", "cost.csv")
+    assert capsys.readouterr().out.splitlines()[-4:] == [f"o/leaderboards/demo.smoke.{k}" for k in kinds]
 
 
 def test_report_of_everything(page, capsys):
