@@ -159,7 +159,7 @@ def _text(composer: Composer, name: str) -> dict[str, Any]:
     options = names_of(composer)
     if name not in options:
         raise UserError(f"no option '{name}' in group 'table'{near(name, options)}")
-    folders = [folder for folder in (composer.extra_dir, conf_dir()) if folder]
+    folders = [folder for folder in (conf_dir(), composer.extra_dir) if folder]
     path = next(p for folder in folders if (p := Path(folder) / "table" / f"{name}.yaml").is_file())
     try:
         text = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
