@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from lthbench.cli.execute import folders, leaderboard, say, terminal
 from lthbench.cli.grid import expand
 from lthbench.cli.planning import readable
 from lthbench.cli.subcommands import overrides_of, parser
+from lthbench.cli.tables import datasets, names_of, read
 from lthbench.engine.store import Gone, Store, state_file
 from lthbench.programs import record
 from lthbench.report import layers, write
 from lthbench.report.board import Board, board
 
+DATA = re.compile(rb'"data": \{.*?"name": "([^"]+)"', re.DOTALL)  # of a run's settings; parsing it all takes far longer
 PLACES = ("out=", "store=", "data=")
 
 
@@ -53,7 +56,7 @@ def report(words: Sequence[str]) -> int:
             grid = expand(compose, overrides, multirun)
             boards = [leaderboard(grid, overrides, multirun, extra_dir)]
         else:
-            boards = [*_tables(compose, overrides, extra_dir), _everything(out / "runs")]
+            boards = [*_tables(compose, overrides, extra_dir, out / "runs"), _everything(out / "runs")]
     if keep is not None and len(boards) != 1:
         raise UserError("archive: name the table (or the grid) to keep")
     console = terminal()
@@ -71,11 +74,15 @@ def _word(key: str, overrides: list[str]) -> tuple[str | None, list[str]]:
     return (found[-1].partition("=")[2] if found else None), [o for o in overrides if o not in found]
 
 
-def _tables(compose: Composer, places: list[str], extra_dir: str | None) -> Iterator[Board]:
+def _tables(compose: Composer, places: list[str], extra_dir: str | None, runs: Path) -> Iterator[Board]:
     """The leaderboards of all tables, at all scales, that have a result."""
-    for scale in compose.loader.get_group_options("scale"):
-        for table in compose.loader.get_group_options("table"):
-            words = [f"table={table}", *([f"scale={scale}"] if scale != "paper" else []), *places]
+    there = {found[1] for path in runs.glob("*.json") if (found := DATA.search(path.read_bytes()))}
+    for table in map(partial(read, compose), names_of(compose)):
+        named = {name.encode() for name in datasets(compose, table)}
+        if table.needs or not there & (named | {b"standin_" + name for name in named}):
+            continue
+        for scale in compose.loader.get_group_options("scale"):
+            words = [f"table={table.name}", *([f"scale={scale}"] if scale != "paper" else []), *places]
             made = leaderboard(expand(compose, words, False), words, False, extra_dir)
             if any(entry.runs for entry in made.entries):
                 yield made

@@ -198,7 +198,7 @@ def test_own_options(flag, own, run):
 def test_own_options_are_listed(own, run):
     assert "gentle" not in run("list pruners").out
     assert "gentle" in run("list pruners --config-dir own").out
-    assert "my table" in run("list tables --config-dir own").out
+    assert "Mine" in run("list tables --config-dir own").out
 
 
 def test_own_options_do_not_hide_built_in_ones(own, run):
