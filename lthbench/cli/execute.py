@@ -17,9 +17,10 @@ from lthbench.cli.grid import Cell, Grid, expand
 from lthbench.engine.keep import KEEPS
 from lthbench.engine.runner import Listener
 from lthbench.engine.store import Store
+from lthbench.launch.slurm import SlurmSettings
 from lthbench.report.board import Board, Entry, board
 
-LAUNCHERS = ("local",)
+LAUNCHERS = ("local", "slurm")
 SOUPS = ("none",)
 DEVICES = r"cpu|mps|cuda(:\d+)?"
 
@@ -39,8 +40,9 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     local.writable(out, "out")
     local.writable(store.root, "store")
     runs = grid.experiments
+    on_slurm = config["launcher"]["name"] == "slurm"
     listeners: list[Listener] = [ProgressBar(), *tracker(config)]
-    local.check(runs, store, config["device"], config["threads"])
+    local.check(runs, store, "cpu" if on_slurm else config["device"], config["threads"])
     seeds = len({cell.seed for cell in grid.cells})
     say(f"{grid.title}: {_count(len(runs), 'run')}, {_count(seeds, 'seed')}, results in {out}")
     if grid.collapsed:
@@ -49,6 +51,8 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         say(
             f"{_count(extra, 'cell')} mean the same run as another: a setting that tells them apart has no effect there"
         )
+    if on_slurm and (code := _submit(grid, store, out, overrides, multirun, extra_dir)) is not None:
+        return code
     outcome = local.run(
         runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
     )
@@ -65,6 +69,16 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         say("where it happened: lthbench store explain ID")
     print(outcome)
     return 1 if outcome.failed else 0
+
+
+def _submit(
+    grid: Grid, store: Store, out: Path, overrides: Sequence[str], multirun: bool, extra_dir: str | None
+) -> int | None:
+    """Send what is missing to Slurm; the exit code, or None where nothing is left to do."""
+    from lthbench.cli import submitting
+
+    command = {"overrides": list(overrides), "multirun": multirun, "config_dir": extra_dir}
+    return submitting.submit(grid, store, out, command)
 
 
 def execute_composed(config: Any) -> None:
@@ -98,7 +112,7 @@ def folders(config: dict[str, Any]) -> tuple[Path, Store]:
 def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> Board:
     """The leaderboard of a grid from the results that are there."""
     out, _ = folders(grid.config)
-    words = [o for o in overrides if not o.startswith(("out=", "store=", "data="))]
+    words = [o for o in overrides if not o.startswith(("out=", "store=", "data=", "launcher"))]
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
     made = board(grid.name, grid.title, results(grid.cells, out / "runs"), command, grid.config["scale"]["name"])
@@ -123,6 +137,8 @@ def supported(config: dict[str, Any]) -> None:
         name = config[word]["name"]
         if name not in known:
             raise UserError(f"{word}: unknown '{name}'{near(name, known)}")
+    if config["launcher"]["name"] == "slurm":
+        SlurmSettings.of(config["launcher"])
     if config["keep"] not in KEEPS:
         raise UserError(f"keep: unknown '{config['keep']}'{near(config['keep'], KEEPS)}")
     if not re.fullmatch(DEVICES, str(config["device"])):

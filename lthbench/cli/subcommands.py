@@ -39,11 +39,13 @@ def overrides_of(words: Sequence[str]) -> tuple[list[str], bool, str | None]:
 # word -> module of lthbench.cli, function: imported when called, so that start-up stays short
 SUBCOMMANDS = {
     "bench": ("benching", "run"),
+    "jobs": ("jobs", "run"),
     "list": ("listing", "run"),
     "plan": ("planning", "run"),
     "report": ("reporting", "report"),
     "show": ("reporting", "show"),
     "store": ("storing", "run"),
+    "task": ("jobs", "task"),
 }
 
 
