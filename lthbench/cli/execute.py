@@ -15,7 +15,7 @@ from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
 from lthbench.cli.grid import Cell, Grid, expand
 from lthbench.engine.keep import KEEPS
-from lthbench.engine.runner import Listener
+from lthbench.engine.runner import Listener, Teller
 from lthbench.engine.store import Store
 from lthbench.launch.slurm import SlurmSettings
 from lthbench.report.board import Board, Entry, board
@@ -29,7 +29,7 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     """Compute a grid and write its leaderboard; returns the exit code."""
     from lthbench.launch import local
     from lthbench.report import write
-    from lthbench.tracking import tracker
+    from lthbench.tracking import trackers
     from lthbench.tracking.progress import ProgressBar
 
     with composer(extra_dir) as compose:
@@ -41,7 +41,7 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     local.writable(store.root, "store")
     runs = grid.experiments
     on_slurm = config["launcher"]["name"] == "slurm"
-    listeners: list[Listener] = [ProgressBar(), *tracker(config)]
+    tracking = trackers(config["tracking"], runs, store, out, grid.name)
     local.check(runs, store, "cpu" if on_slurm else config["device"], config["threads"])
     seeds = len({cell.seed for cell in grid.cells})
     say(f"{grid.title}: {_count(len(runs), 'run')}, {_count(seeds, 'seed')}, results in {out}")
@@ -53,11 +53,13 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         )
     if on_slurm and (code := _submit(grid, store, out, overrides, multirun, extra_dir)) is not None:
         return code
+    listeners: list[Listener] = [ProgressBar(), *tracking]
     outcome = local.run(
         runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
     )
     made = leaderboard(grid, overrides, multirun, extra_dir)
     paths = write.write(made, out / "leaderboards")
+    tell_leaderboard(made, tracking)
     write.terminal(made, terminal())
     for path in paths:
         print(path)
@@ -88,13 +90,15 @@ def execute_composed(config: Any) -> None:
     from lthbench.cli.resolve import resolve
     from lthbench.launch import local
     from lthbench.programs import experiment
+    from lthbench.tracking import trackers
 
     plain: Any = OmegaConf.to_container(config, resolve=True)
     supported(plain)
     out, store = folders(plain)
     runs = [experiment(resolve(plain, set()))]
+    tracking = trackers(plain["tracking"], runs, store, out, "grid")
     local.check(runs, store, plain["device"], plain["threads"])
-    outcome = local.run(runs, store, out, [], plain["device"], plain["threads"])
+    outcome = local.run(runs, store, out, tracking, plain["device"], plain["threads"])
     print(outcome)
     if outcome.failed:
         raise RuntimeError("; ".join(outcome.failed.values()))
@@ -119,6 +123,14 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
     for column in grid.published:
         made.entries += [Entry(column["label"], str(k), published=float(v)) for k, v in column["values"].items()]
     return made
+
+
+def tell_leaderboard(made: Board, listeners: Iterable[Listener]) -> None:
+    """Let trackers have a leaderboard's table."""
+    from lthbench.report import write
+
+    head, rows = write.grid(made)
+    Teller(listeners)("leaderboard", name=made.name, title=made.title, head=head, rows=rows)
 
 
 def results(cells: Iterable[Cell], runs: Path) -> Iterable[tuple[str, str, dict[str, Any] | None]]:

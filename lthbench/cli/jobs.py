@@ -10,6 +10,7 @@ from lthbench.cli.compose import composer
 from lthbench.cli.execute import folders, say
 from lthbench.cli.subcommands import parser
 from lthbench.cli.submitting import counted
+from lthbench.engine.store import Store
 from lthbench.launch.slurm import Submission, submissions
 from lthbench.launch.slurm_state import queue, states
 
@@ -66,7 +67,7 @@ def _print(submission: Submission, known: dict[tuple[str, int], tuple[str, str]]
 def task(words: Sequence[str]) -> int:
     """Compute one array element. Returns its exit code: see lthbench.launch.slurm_task."""
     from lthbench.launch import slurm_task
-    from lthbench.tracking import tracker
+    from lthbench.tracking import trackers
 
     arguments = parser(
         "task", f"What an element of a job array runs; by hand, to see why one failed.\n\n{slurm_task.__doc__}"
@@ -76,7 +77,9 @@ def task(words: Sequence[str]) -> int:
     parsed = arguments.parse_args(words)
     signals = slurm_task.Signals()
     element = slurm_task.Element(Submission.read(parsed.folder), parsed.number)
-    code = slurm_task.run(element, tracker(element.submission.job["config"]), signals)
+    config, grid = element.submission.job["config"], element.submission.job["grid"]
+    tracking = trackers(config["tracking"], element.ending, Store(config["store"]), Path(config["out"]), grid)
+    code = slurm_task.run(element, tracking, signals)
     print(f"element {parsed.number}: {slurm_task.ENDINGS[code]}")
     if code == 0 and slurm_task.finish(element):
         _leaderboard(element.submission)
@@ -85,13 +88,16 @@ def task(words: Sequence[str]) -> int:
 
 def _leaderboard(submission: Submission) -> None:
     """Write the leaderboard of a submission that is complete."""
-    from lthbench.cli.execute import leaderboard
+    from lthbench.cli.execute import leaderboard, tell_leaderboard
     from lthbench.cli.grid import expand
     from lthbench.report import write
+    from lthbench.tracking import trackers
 
-    said = submission.job["command"]
+    said, config = submission.job["command"], submission.job["config"]
+    out, store = Path(config["out"]), Store(config["store"])
     with composer(said["config_dir"]) as compose:
         grid = expand(compose, said["overrides"], said["multirun"])
     made = leaderboard(grid, said["overrides"], said["multirun"], said["config_dir"])
-    for path in write.write(made, Path(submission.job["config"]["out"]) / "leaderboards"):
+    tell_leaderboard(made, trackers(config["tracking"], grid.experiments, store, out, grid.name))
+    for path in write.write(made, out / "leaderboards"):
         print(path)

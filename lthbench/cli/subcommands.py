@@ -45,6 +45,7 @@ SUBCOMMANDS = {
     "report": ("reporting", "report"),
     "show": ("reporting", "show"),
     "store": ("storing", "run"),
+    "sync": ("syncing", "run"),
     "task": ("jobs", "task"),
 }
 

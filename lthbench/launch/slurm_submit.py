@@ -55,9 +55,19 @@ def prepare(
     script = _template(settings)
     folder = _new_folder(out / "slurm", name)
     (folder / "state").mkdir()
+    (out / "runs").mkdir(exist_ok=True)
     Path(settings.logs or folder / "logs").mkdir(parents=True, exist_ok=True)
-    job = {"schema": SCHEMA, "lthbench": __version__, "token": uuid.uuid4().hex, "user": getpass.getuser(),
-           "config": config, "command": command, "files": FILES, "runs": [e.id for e in runs]}  # fmt: skip
+    job = {
+        "schema": SCHEMA,
+        "lthbench": __version__,
+        "token": uuid.uuid4().hex,
+        "user": getpass.getuser(),
+        "grid": name,
+        "config": config,
+        "command": command,
+        "files": FILES,
+        "runs": [e.id for e in runs],
+    }
     with open(folder / "runs.jsonl", "w") as file:
         file.writelines(json.dumps(e.run.whole()) + "\n" for e in runs)
     with open(folder / "elements.jsonl", "w") as file:

@@ -96,6 +96,11 @@ class Element:
         asked = [(self.stages[i], demand_of_text(d)) for task in self.tasks for i, ds in task["chain"] for d in ds]
         return [*asked, *(goal for task in self.tasks for i in task["runs"] for goal in self.runs[i].goals)]
 
+    @property
+    def ending(self) -> list[Experiment]:
+        """The runs whose results it may compute."""
+        return [self.runs[i] for i in sorted({i for task in self.tasks for i in (*task["runs"], *task["shared"])})]
+
     def ready(self, store: Store) -> list[Goal]:
         """The goals of shared runs of which all trainings are there: then this element was the last."""
         shared = [self.runs[i] for i in sorted({i for task in self.tasks for i in task["shared"]})]
