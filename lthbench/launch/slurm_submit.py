@@ -185,13 +185,16 @@ def _own_words(stderr: str) -> str:
 
 def limits(settings: SlurmSettings) -> tuple[int, int | None]:
     """The most elements of an array, and how many more may be queued (None: as many as one likes)."""
-    if settings.dry_run and shutil.which("scontrol") is None:
-        return MAX_ARRAY, settings.max_submit
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", slurm(["scontrol", "show", "config"]), re.MULTILINE)
+    try:
+        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", slurm(["scontrol", "show", "config"]), re.MULTILINE)
+    except UserError:
+        if settings.dry_run:  # there need be no Slurm
+            return MAX_ARRAY, settings.max_submit
+        raise
+    size = int(found[1]) if found else MAX_ARRAY
     if settings.max_submit is None:
-        return int(found[1]) if found else MAX_ARRAY, None
-    queued = len(slurm(["squeue", "-h", "-r", "-o", "%i", "-u", getpass.getuser()]).split())
-    return int(found[1]) if found else MAX_ARRAY, settings.max_submit - queued
+        return size, None
+    return size, settings.max_submit - len(slurm(["squeue", "-h", "-r", "-o", "%i", "-u", getpass.getuser()]).split())
 
 
 def check(settings: SlurmSettings, out: Path, device: str) -> None:
