@@ -52,10 +52,8 @@ def _submit(
     grid: Grid, made: Sequence[Task], settings: SlurmSettings, store: Store, out: Path, command: dict[str, Any]
 ) -> Submission:
     array_limit, room = slurm_submit.limits(settings)
-    if not settings.dry_run:
-        slurm_submit.check(settings, out, grid.config["device"])
-        if kind := slurm_submit.on_this_machine_only(out):
-            _say(f"out: '{out}' is on this machine's own disk ({kind}): the cluster's nodes may not see it")
+    if not settings.dry_run and (kind := slurm_submit.on_this_machine_only(out)):
+        _say(f"out: '{out}' is on this machine's own disk ({kind}): the cluster's nodes may not see it")
     config = {key: grid.config[key] for key in ("device", "threads", "keep", "tracking", "launcher")}
     config |= {"out": str(out.absolute()), "store": str(store.root.absolute())}
     written = slurm_submit.prepare(out, grid.name, config, command, grid.experiments, made, array_limit, room)

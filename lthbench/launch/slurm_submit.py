@@ -12,6 +12,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -197,12 +198,6 @@ def limits(settings: SlurmSettings) -> tuple[int, int | None]:
     return size, settings.max_submit - len(slurm(["squeue", "-h", "-r", "-o", "%i", "-u", getpass.getuser()]).split())
 
 
-def check(settings: SlurmSettings, out: Path, device: str) -> None:
-    """Let Slurm judge the options, before anything is written. Raises UserError with its words."""
-    words = options(settings, out / "slurm" / "0000-test", device)
-    slurm(["sbatch", "--test-only", "--array=0", *words], "#!/bin/bash\n")
-
-
 def submit(submission: Submission) -> list[str]:
     """Submit a prepared folder; returns the job ids. If Slurm refuses, nothing is left in its queue, nor the folder."""
     try:
@@ -211,6 +206,10 @@ def submit(submission: Submission) -> list[str]:
         for job, _, _ in submission.jobs():
             subprocess.run(["scancel", job], capture_output=True, timeout=SLURM_SECONDS)
         shutil.rmtree(submission.folder)
+        out = Path(submission.job["config"]["out"])
+        for empty in (submission.folder.parent, out / "runs", out):
+            with suppress(OSError):  # it was there before, and is not empty
+                empty.rmdir()
         hint = "; say launcher.max_submit=N" if "limit" in str(error).lower() else ""
         raise UserError(f"{error}{hint}") from None
     return [job for job, _, _ in submission.jobs()]

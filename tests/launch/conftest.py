@@ -54,6 +54,12 @@ class Cluster:
                 self.hurry()
             time.sleep(0.2)
 
+    def node_is_back(self) -> bool:
+        """Whether the node takes jobs again; asks for it where Slurm has not noticed."""
+        words = ["scontrol", "update", f"NodeName={os.uname().nodename}", "State=RESUME"]
+        subprocess.run(words, capture_output=True)
+        return "down" not in self.say("sinfo", "-h", "-o", "%t")
+
     def idle(self) -> bool:
         return set(self.queue().values()) <= {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 GRID = "rewind=init,lr sparsity=0.5,0.8 seed=0,1 train.epochs=1 -m"
 SLURM = "launcher=slurm launcher.gpus=1 launcher.cpus=1 launcher.pack_steps=0"
-PACKED = SLURM.replace("pack_steps=0", "pack_steps=60")
+PACKED = SLURM.replace("pack_steps=0", "pack_steps=150")
 # one training of some seconds, to be interrupted
 LONG = "sparsity=0 train.epochs=150 train.evaluate.every=50 train.schedule.kind=constant"
 
@@ -49,8 +49,7 @@ def test_a_grid_as_arrays(clean, shell, tmp_path):
     assert "slurm: all that is missing is queued or running" in again.out
     clean.until(clean.idle)
     there = tmp_path / "there"
-    devices = [path.read_text() for path in there.glob("slurm/*/logs/*.log")]
-    assert len(devices) == len(states(there)) == 6
+    assert 3 < len(states(there)) < 14, "short tasks share elements"
     assert {s["state"] for s in states(there).values()} == {"done"}
     csv = (there / "leaderboards" / "grid.csv").read_bytes()  # written by the last element
     assert csv == (tmp_path / "local" / "leaderboards" / "grid.csv").read_bytes()
@@ -60,7 +59,10 @@ def test_a_grid_as_arrays(clean, shell, tmp_path):
     assert len(list(there.glob("slurm/*"))) == 1
     jobs = shell("jobs out=there")
     assert jobs.code == 0
-    assert jobs.out == f"0001-grid: 8 runs in 6 elements ({' '.join(first.jobs)}): 6 done\n"
+    assert (
+        jobs.out
+        == f"0001-grid: 8 runs in {len(states(there))} elements ({' '.join(first.jobs)}): {len(states(there))} done\n"
+    )
 
 
 def test_only_what_is_missing_is_submitted_and_what_rests_on_what_is_underway_waits_for_it(clean, shell, tmp_path):
@@ -83,7 +85,7 @@ def test_gpus_are_handed_out_and_arrays_are_cut_to_the_limit(clean, shell, tmp_p
     seeds = ",".join(map(str, range(count)))
     said = shell(
         f"sparsity=0 scale=smoke seed={seeds} -m {SLURM} out=o launcher.template=own.sh launcher.throttle=3 "
-        "'launcher.setup=[echo one,echo two]' 'launcher.options=[--comment=mine]'"
+        "'launcher.setup=[echo one,echo two]' 'launcher.options=["--comment=mine"]'"
     )
     assert len(said.jobs) == 2, said.err
     most = 0
@@ -113,7 +115,7 @@ def test_comes_back_and_goes_on_to_the_same_bits(event, clean, shell, tmp_path, 
         clean.say("sbatch", "--partition=urgent", "--exclusive", "--wrap", "sleep 2", "--output=/dev/null")
     elif event == "node lost":
         clean.say("scontrol", "update", f"NodeName={os.uname().nodename}", "State=DOWN", "Reason=test")
-        clean.until(lambda: clean.say("sinfo", "-h", "-o", "%t").split()[0] == "idle", hurry=False)  # slurmd lives
+        clean.until(clean.node_is_back, hurry=False)
     else:
         clean.say("scontrol", "requeue", job)  # TERM, then KILL
     clean.until(lambda: clean.shown(job, "Restarts") == "1" and clean.idle())
@@ -168,17 +170,17 @@ def test_requeues_are_bounded(clean, shell, tmp_path):
 BREAKS = """
 import os
 from torch import nn
-def model(shape, classes, width):
-    if width == 13 and "SLURM_JOB_ID" in os.environ:
+def model(shape, classes, n):
+    if n == 13 and "SLURM_JOB_ID" in os.environ:
         raise RuntimeError("no luck today")
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, n), nn.ReLU(), nn.Linear(n, classes))
 """
 
 
 def test_a_failing_task_takes_no_sibling_along_and_its_dependants_say_why(clean, shell, tmp_path):
     (tmp_path / "net.py").write_text(BREAKS)
     command = (
-        f"model=net.py '+model.args.width=12,13' sparsity=0,0.5,0.8 train.epochs=1 schedule=oneshot -m {SLURM} out=o"
+        f"model=net.py model.args.n=12,13 sparsity=0,0.5,0.8 train.epochs=1 schedule=oneshot -m {SLURM} out=o"
     )
     said = shell(command)
     assert said.code == 0, said.err
@@ -258,18 +260,13 @@ def test_keep_needed_drops_at_the_very_end(clean, shell, tmp_path):
 
 
 def test_bad_input_in_slurms_own_words(clean, shell, tmp_path):
-    said = shell(f"{SLURM} out=o launcher.partition=nosuch")
-    assert said.code == 2
-    assert (
-        said.err.splitlines()[-1]
-        == "lthbench: launcher=slurm: invalid partition specified: nosuch; "
-        "Batch job submission failed: Invalid partition name specified"
-        or "nosuch" in said.err
-    )
-    assert not list((tmp_path).glob("o/slurm/*"))
-    said = shell(f"{SLURM} out=o launcher.gres=gpu:99")
-    assert said.code == 2
-    assert "Requested node configuration is not available" in said.err
+    for setting, words in (("partition=nosuch", "invalid partition specified: nosuch"),
+                           ("gres=gpu:99", "Requested node configuration is not available")):  # fmt: skip
+        said = shell(f"{LONG} {SLURM} out=o launcher.{setting}")
+        assert said.code == 2
+        assert said.err.splitlines()[-1].startswith("lthbench: launcher=slurm: ")
+        assert words in said.err
+        assert not (tmp_path / "o").exists()
 
 
 def test_a_folder_of_another_version(clean, shell, tmp_path):
