@@ -85,7 +85,7 @@ def test_gpus_are_handed_out_and_arrays_are_cut_to_the_limit(clean, shell, tmp_p
     seeds = ",".join(map(str, range(count)))
     said = shell(
         f"sparsity=0 scale=smoke seed={seeds} -m {SLURM} out=o launcher.template=own.sh launcher.throttle=3 "
-        "'launcher.setup=[echo one,echo two]' 'launcher.options=["--comment=mine"]'"
+        """'launcher.setup=[echo one,echo two]' 'launcher.options=["--comment=mine"]'"""
     )
     assert len(said.jobs) == 2, said.err
     most = 0
@@ -179,9 +179,7 @@ def model(shape, classes, n):
 
 def test_a_failing_task_takes_no_sibling_along_and_its_dependants_say_why(clean, shell, tmp_path):
     (tmp_path / "net.py").write_text(BREAKS)
-    command = (
-        f"model=net.py model.args.n=12,13 sparsity=0,0.5,0.8 train.epochs=1 schedule=oneshot -m {SLURM} out=o"
-    )
+    command = f"model=net.py model.args.n=12,13 sparsity=0,0.5,0.8 train.epochs=1 schedule=oneshot -m {SLURM} out=o"
     said = shell(command)
     assert said.code == 0, said.err
     clean.until(clean.idle)
