@@ -120,12 +120,18 @@ def run(element: Element, listeners: Iterable[Listener], signals: Signals) -> in
     submission, settings = element.submission, element.submission.settings
     folder, number = submission.folder, element.number
     note(folder, number, "running")
+    tried: list[str] = []  # failures of this element's own, not found in the store
+
+    def listen(event: str, **facts: Any) -> None:
+        if event == "failed":
+            tried.append(facts["error"])
+
     try:
-        outcome, store = _compute(element, listeners, signals)
+        outcome, store = _compute(element, [*listeners, listen], signals)
     except UserError as error:
         note(folder, number, "failed", code=2, reason=str(error))
         raise
-    code = _code(element, outcome, store)
+    code = _code(element, outcome, store, bool(tried))
     reason = ""
     if code in (1, NEEDS):
         roots = [(s, r) for s, r in outcome.failed.items() if not r.startswith("needs ")] or [*outcome.failed.items()]
@@ -163,7 +169,7 @@ def _compute(element: Element, listeners: Iterable[Listener], signals: Signals) 
     return outcome, store
 
 
-def _code(element: Element, outcome: Outcome, store: Store) -> int:
+def _code(element: Element, outcome: Outcome, store: Store, tried: bool) -> int:
     if outcome.stopped:
         return SAVED
     if outcome.waiting and plan(element.goals(), store):  # what a worker waited for, its neighbour may have finished
@@ -172,7 +178,8 @@ def _code(element: Element, outcome: Outcome, store: Store) -> int:
         return 0
     own = {element.stages[ident] for task in element.tasks for ident, _ in task["chain"]}
     own |= {element.runs[i].result for task in element.tasks for i in (*task["runs"], *task["shared"])}
-    return 1 if any(s in own and not reason.startswith("needs ") for s, reason in outcome.failed.items()) else NEEDS
+    before = any(s in own and not reason.startswith("needs ") for s, reason in outcome.failed.items())  # it came back
+    return 1 if tried or before else NEEDS
 
 
 def _requeue(most: int) -> str | None:

@@ -70,7 +70,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(ABSENT)
     folder = tmp_path_factory.mktemp("slurm")
     up = subprocess.run(
-        [sys.executable, PROGRAM, "up", folder, f"--array={LARGEST_ARRAY + 1}", "--cpus=32", "--gpus=16"],
+        [sys.executable, PROGRAM, "up", folder, f"--array={LARGEST_ARRAY}", "--cpus=32", "--gpus=16"],
         capture_output=True,
         text=True,
     )
