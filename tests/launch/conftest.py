@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,10 +66,10 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     if not PRESENT:
         pytest.skip(ABSENT)
-    folder = tmp_path_factory.mktemp("slurm")
+    folder = Path(tempfile.mkdtemp(prefix="lthbench-slurm-"))  # pytest clears its own folders away under other sessions
     up = subprocess.run(
         [sys.executable, PROGRAM, "up", folder, f"--array={LARGEST_ARRAY}", "--cpus=32", "--gpus=16"],
         capture_output=True,
@@ -80,6 +81,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert up.stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
     yield Cluster()
     subprocess.run([sys.executable, PROGRAM, "down", folder], check=True)
+    shutil.rmtree(folder)
     del os.environ["SLURM_CONF"]
     if before is not None:
         os.environ["SLURM_CONF"] = before

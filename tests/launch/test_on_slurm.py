@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 
 import pytest
 from launch.conftest import LARGEST_ARRAY, costs, results, states
