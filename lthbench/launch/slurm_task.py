@@ -24,7 +24,7 @@ from lthbench import __version__
 from lthbench.base.errors import UserError
 from lthbench.base.settings import build
 from lthbench.engine.graph import Stage, ancestors
-from lthbench.engine.keep import drop, living_plan
+from lthbench.engine.keep import drop, living_plan, register
 from lthbench.engine.plan import Goal, plan
 from lthbench.engine.runner import Listener, Outcome
 from lthbench.engine.store import Store
@@ -159,6 +159,7 @@ def _compute(element: Element, listeners: Iterable[Listener], signals: Signals) 
         return workers.run(jobs, goals, todo, store, told, device, job["token"], signals.stop, patience)
 
     local.prepare(device, threads)
+    register(store, out)
     with living_plan(store, graph, f"{job['token']}-{element.number}"):
         outcome = compute(element.goals())
         if not outcome.stopped and (ready := element.ready(store)):
