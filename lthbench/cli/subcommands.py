@@ -41,11 +41,14 @@ SUBCOMMANDS = {
     "bench": ("benching", "run"),
     "critical": ("critical", "run"),
     "export": ("exporting", "run"),
+    "jobs": ("jobs", "run"),
     "list": ("listing", "run"),
     "plan": ("planning", "run"),
     "report": ("reporting", "report"),
     "show": ("reporting", "show"),
     "store": ("storing", "run"),
+    "sync": ("syncing", "run"),
+    "task": ("jobs", "task"),
 }
 
 

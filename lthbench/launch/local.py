@@ -52,13 +52,8 @@ def run(
         prepare(device, threads)
         register(store, out)
     runs = out / "runs"
-    by_result = {e.result: e for e in experiments}
     computing: dict[str, Any] = {"device": device, "threads": threads}
-
-    def write_record(event: str, **facts: Any) -> None:
-        if event == "end" and facts["work"].stage in by_result:
-            record.write(runs, record.record(by_result[facts["work"].stage], store, **computing))
-
+    write_record = recorder(experiments, store, runs, **computing)
     graph = list(ancestors(e.result for e in experiments))
     token = uuid.uuid4().hex
     jobs = max(1, min(jobs, sum(isinstance(work.stage.settings, Train) for work in todo)))
@@ -81,6 +76,17 @@ def run(
     if keep == "needed" and not outcome.failed:
         drop(store, graph, [e.roles["final"] for e in experiments], token)
     return outcome
+
+
+def recorder(experiments: Iterable[Experiment], store: Store, runs: Path, device: str, threads: int) -> Listener:
+    """A listener that writes a run's JSON as soon as its result is there."""
+    by_result = {e.result: e for e in experiments}
+
+    def listen(event: str, **facts: Any) -> None:
+        if event == "end" and facts["work"].stage in by_result:
+            record.write(runs, record.record(by_result[facts["work"].stage], store, device, threads))
+
+    return listen
 
 
 def prepare(device: str, threads: int) -> None:
