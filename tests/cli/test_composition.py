@@ -33,6 +33,7 @@ NEEDS = {  # what an option cannot do without
     "allocation=by_kind": ["sparsity=level:2"],
     "allocation=given": ["allocation.layers={linear:0.1,output:0.5}"],
     "allocation=threshold": ["sparsity=level:2"],
+    "structure=nm": ["sparsity=0.5"],
 }
 
 
