@@ -109,7 +109,7 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
     for row in rows:
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
-            made = experiment(resolve(config, explicit))
+            made = experiment(resolve(config, explicit, {choice.key for choice in choices}))
             label = row.label if table is not None else _varied(choices, several)
             cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row)
             cells.setdefault((label, made.id, cell.asked), cell)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lthbench.data.stream import Split
@@ -40,3 +42,32 @@ def measure(net: nn.Module, split: Split, per_class: bool = False) -> dict[str, 
         total = split.y.bincount(minlength=classes).clamp(min=1)
         result["per_class"] = (split.y[right].bincount(minlength=classes) / total).tolist()
     return result
+
+
+class _Ensemble(nn.Module):
+    """Networks that predict the mean of their softmax outputs, given as its logarithm."""
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logs = torch.stack([F.log_softmax(net(x), 1) for net in self.nets])
+        return logs.logsumexp(0) - math.log(len(self.nets))
+
+
+def ensemble(nets: Sequence[nn.Module]) -> nn.Module:
+    """A network that predicts what these predict together; its outputs are log-probabilities, float (B, classes)."""
+    return _Ensemble(nets)
+
+
+def mean(results: Sequence[Any]) -> Any:
+    """The mean of results of one form, number by number; None where one of them is None."""
+    first = results[0]
+    if isinstance(first, dict):
+        return {key: mean([r[key] for r in results]) for key in first}
+    if isinstance(first, list):
+        return [mean(list(values)) for values in zip(*results)]
+    if any(r is None for r in results):
+        return None
+    return math.fsum(results) / len(results)
