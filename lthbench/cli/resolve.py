@@ -18,6 +18,7 @@ from lthbench.base.errors import UserError
 from lthbench.base.settings import Settings, build, coerce
 from lthbench.data.known import FOLDERS, SETS, standin
 from lthbench.data.sets import Augment, DataSettings, describe_file
+from lthbench.evaluation.settings import CORRUPTIONS, Corruptions, published
 from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
 from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.retraining import Retrain, Rewind
@@ -76,6 +77,7 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
         control=config["control"]["name"],
         soup=_cached(_soup, config["soup"]),
         recalibration=_cached(_recalibration, config["recalibrate"]),
+        corruptions=_cached(_corruptions, config["robustness"], data),
         select=coerce(config["select"], str, "select"),
         seed=seed,
         every=every,
@@ -324,6 +326,16 @@ def _soup(section: dict[str, Any]) -> Soup:
 
 def _recalibration(section: dict[str, Any]) -> Recalibration:
     return build(Recalibration, section, "recalibrate")
+
+
+def _corruptions(section: dict[str, Any], data: DataSettings) -> Corruptions | None:
+    if section["name"] == "none":
+        return None
+    here = "official" if published(data.name, data.root) else "computed"
+    defaults = {"version": here, "corruptions": list(CORRUPTIONS)}
+    return build(
+        Corruptions, section | {k: section[k] or v for k, v in defaults.items()} | {"root": data.root}, "robustness"
+    )
 
 
 def _preset(value: Any) -> str:

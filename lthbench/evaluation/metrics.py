@@ -19,6 +19,7 @@ BATCH = 1000
 def measure(net: nn.Module, split: Split, per_class: bool = False) -> dict[str, Any]:
     """Accuracy (0..1) and mean cross-entropy in float32, evaluation mode; `loss` is None if it is not finite.
 
+    `per_class` adds the accuracy of each class, that of the worst, and the calibration error.
     The network's mode is left as it was, and no random stream is touched.
     """
     was_training = net.training
@@ -26,12 +27,15 @@ def measure(net: nn.Module, split: Split, per_class: bool = False) -> dict[str, 
     device = split.y.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     right = torch.zeros(len(split), dtype=torch.bool, device=device)
+    confidence = torch.zeros(len(split), device=device)
     classes = 0
     for rows, x in split.batches(BATCH):
         logits, y = net(x), split.y[rows]
         classes = logits.shape[1]
         loss += F.cross_entropy(logits, y, reduction="sum").double()
         right[rows] = logits.argmax(1) == y
+        if per_class:
+            confidence[rows] = logits.softmax(1).amax(1)
     net.train(was_training)
     mean = loss.item() / len(split)
     result: dict[str, Any] = {
@@ -41,7 +45,20 @@ def measure(net: nn.Module, split: Split, per_class: bool = False) -> dict[str, 
     if per_class:
         total = split.y.bincount(minlength=classes).clamp(min=1)
         result["per_class"] = (split.y[right].bincount(minlength=classes) / total).tolist()
+        result["worst_class"] = min(result["per_class"])
+        result["ece"] = calibration_error(confidence, right)
     return result
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float | None:
+    """Expected calibration error (Guo et al. 2017, equation 3): |accuracy - mean confidence| of the predicted class,
+    averaged over equal bins of confidence, each by its share of the samples. None if a confidence is no number."""
+    if not bool(confidence.isfinite().all()):
+        return None
+    place = (confidence.double() * bins).ceil().long().clamp(1, bins) - 1  # bins are open below, closed above
+    gap = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    gap.index_add_(0, place, right.double() - confidence.double())
+    return float(gap.abs().sum() / len(confidence))
 
 
 class _Ensemble(nn.Module):

@@ -130,11 +130,15 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
 
     from lthbench import models
     from lthbench.data.read import verify
+    from lthbench.evaluation.corruptions import frost_folder
     from lthbench.models import initialise
 
     settings = [work.stage.settings for work in todo]
     for data in {s.data for s in settings if isinstance(s, (Train, Evaluate))}:
         verify(data)
+    for how in {s.corruptions for s in settings if isinstance(s, Evaluate) and s.corruptions}:
+        if how.version == "computed" and "frost" in how.corruptions:
+            frost_folder(how.root)
     for model in {s.model for s in settings if isinstance(s, Init)}:
         models.check(model)
     for s in settings:

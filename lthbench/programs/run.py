@@ -14,6 +14,7 @@ from lthbench.data.sets import Augment, DataSettings
 from lthbench.engine.graph import Best, Ref, Stage, State
 from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
+from lthbench.evaluation.settings import Corruptions
 from lthbench.models import MODELS, ModelSettings
 from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
@@ -66,6 +67,7 @@ class Run(Settings):
     seed: int
     soup: Soup = Soup()
     recalibration: Recalibration = Recalibration()
+    corruptions: Corruptions | None = None
     every: int | None = None
     weights: str | None = None
     weights_as: str = "dense"
@@ -89,6 +91,8 @@ class Run(Settings):
             self._check_structure(self.pruner.structure)
         if self.allocation.by_round and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
             raise UserError(f"allocation={self.allocation.name} takes a round at once: it needs pruner.rounds=1")
+        if self.corruptions and self.data.shape != (3, 32, 32):
+            raise UserError(f"robustness={self.corruptions.name} is for colour images of 32x32, not {self.data.name}'s")
         if self.select == "best_val_loss" and not self.data.validation:
             raise UserError("select=best_val_loss needs dataset.validation > 0")
         if self.select != "last" and not self.every:
@@ -243,6 +247,8 @@ class Run(Settings):
         }
         if self.recalibrate:
             said["recalibrate"] = self.recalibrate
+        if self.corruptions:
+            said["corruptions"] = self.corruptions
         if not self.dense_steps and not self.rounds:  # a network as it is
             said |= {"weights": self.weights and {"sha256": self.weights}, "seed": None if self.weights else self.seed}
             return said | {"data": replace(self.data, augment=Augment()), "select": "last"}
@@ -381,7 +387,9 @@ class Experiment:
     def evaluate(self, nets: Sequence[Ref], over: str | None = None) -> Experiment:
         """Ask for the evaluation of a state, or of several together."""
         self.roles["final"] = nets[0]
-        self.roles["result"] = self.result = evaluate(nets, self.run.data, self.run.prunable, over)
+        self.roles["result"] = self.result = evaluate(
+            nets, self.run.data, self.run.prunable, over, self.run.corruptions
+        )
         self.goals.append((self.result, Output()))
         return self
 

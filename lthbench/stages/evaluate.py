@@ -10,6 +10,7 @@ from lthbench.base.settings import Settings, later
 from lthbench.data.sets import Augment, DataSettings
 from lthbench.engine.graph import Ref, Stage, stage
 from lthbench.engine.runner import Job
+from lthbench.evaluation.settings import Corruptions
 
 if TYPE_CHECKING:
     from lthbench.training.checkpoint import Checkpoint
@@ -22,20 +23,27 @@ class Evaluate(Settings):
     """`prunable` is the preset over which the first of the three sparsities is counted.
 
     Of several networks, `over` says what is evaluated: the `mean` of their results, or their `ensemble`, which
-    predicts the mean of their softmax outputs.
+    predicts the mean of their softmax outputs. `corruptions` adds accuracies on corrupted test images.
     """
 
     data: DataSettings
     prunable: str
     over: str | None = later(None)
+    corruptions: Corruptions | None = later(None)
 
 
-def evaluate(nets: Sequence[Ref], data: DataSettings, prunable: str, over: str | None = None) -> Stage:
+def evaluate(
+    nets: Sequence[Ref],
+    data: DataSettings,
+    prunable: str,
+    over: str | None = None,
+    corruptions: Corruptions | None = None,
+) -> Stage:
     """The evaluation of a state, or of several, without augmentation; its id names a run."""
     several = len(nets) > 1
     ordered = sorted(nets, key=lambda ref: ref.ref)
     inputs = {f"net {i:03d}": ref for i, ref in enumerate(ordered)} if several else {"net": nets[0]}
-    settings = Evaluate(replace(data, augment=Augment()), prunable, over if several else None)
+    settings = Evaluate(replace(data, augment=Augment()), prunable, over if several else None, corruptions)
     return stage(KIND, VERSION, settings, inputs)
 
 
@@ -80,7 +88,12 @@ def _metrics(job: Job, s: Evaluate, net: Any) -> dict[str, Any]:
     from lthbench.evaluation.metrics import measure
 
     net = net.to(job.device)
-    return {name: measure(net, split(s.data, name, job.device), per_class=True) for name in s.data.splits}
+    found = {name: measure(net, split(s.data, name, job.device), per_class=True) for name in s.data.splits}
+    if s.corruptions is not None:
+        from lthbench.evaluation.robustness import robustness
+
+        found[s.corruptions.name] = robustness(net, s.data, s.corruptions, job.device)
+    return found
 
 
 def _of_all(records: list[dict[str, Any]]) -> dict[str, Any]:

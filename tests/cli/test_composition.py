@@ -33,6 +33,7 @@ NEEDS = {  # what an option cannot do without
     "allocation=by_kind": ["sparsity=level:2"],
     "allocation=given": ["allocation.layers={linear:0.1,output:0.5}"],
     "allocation=threshold": ["sparsity=level:2"],
+    "robustness=cifar_c": ["dataset=cifar10"],
     "soup=best": ["dataset.validation=100"],
     "soup=greedy": ["dataset.validation=100"],
 }

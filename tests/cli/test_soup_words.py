@@ -70,6 +70,16 @@ REFUSED = [
     ("soup=uniform control=reinit", "soup=uniform, control=reinit: one of them, the other none"),
     ("recalibrate.how=smss", "recalibrate.how: unknown choice 'smss'; did you mean 'sms'?"),
     ("recalibrate=sms", "'recalibrate' is a group of settings; say recalibrate.how=..."),
+    ("robustness=cifar_c", "robustness=cifar_c is for colour images of 32x32, not digits's"),
+    (
+        "robustness=cifar_c dataset=cifar10 'robustness.corruptions=[fgo]'",
+        "robustness.corruptions: unknown 'fgo'; did you mean 'fog'?",
+    ),
+    (
+        "robustness=cifar_c dataset=cifar10 'robustness.severities=[6]'",
+        "robustness.severities: 6 is not 1, 2, 3, 4 or 5",
+    ),
+    ("robustness=cifar_c dataset=cifar10 robustness.images=0", "robustness.images: 0 is less than 1"),
     ("rewind=none retrain=alr", "no option 'alr' in group 'retrain'; did you mean 'allr'?"),
     ("rewind=none retrain=allr retrain.share=rond", "retrain.share: unknown choice 'rond'; did you mean 'round'?"),
     ("rewind=none retrain=llr retrain.budget=0", "retrain.budget: 0 is less than 1"),

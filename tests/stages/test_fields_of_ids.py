@@ -10,6 +10,7 @@ from engine.small_runs import DATA, MODEL, RECIPE
 from lthbench.base.settings import Settings
 from lthbench.data.sets import Augment, DataSettings, Normalise
 from lthbench.engine.graph import stage
+from lthbench.evaluation.settings import Corruptions
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.scoring import Scoring
@@ -29,7 +30,7 @@ SETTINGS = [
     Train(RECIPE, FILE, 0, (0, 0), 0),
     Prune(CriterionSettings("magnitude", 1, {}, None), Allocation("by_kind", {"conv": "1/5"}), "weights", "1/2", None),
     Prune(CriterionSettings("snip", 1, {}, None), Allocation("global", {}), "weights", "1/2", None, Scoring(data=FILE)),
-    Evaluate(FILE, "weights", "mean"),
+    Evaluate(FILE, "weights", "mean", Corruptions("cifar_c", "computed")),
     Train(replace(RECIPE, schedule=COMPRESSED), FILE, 0, (1, 2), 0, Adaptive("round", 0.5)),
     Average("greedy", Recalibrate("sms", 1.0, 60, FILE, 0), FILE, "ge"),
 ]
@@ -81,7 +82,13 @@ def test_a_field_is_in_the_id_unless_it_is_set_aside(path):
 def test_only_places_and_means_are_set_aside():
     apart = {path.split(".", 1)[1] for path, (_, apart, _) in CASES.items() if apart}
     assert "Init.path" in apart
-    assert apart <= {"Init.path", "DataSettings.root", "DataSettings.download", "DataSettings.workers"}
+    assert apart <= {
+        "Init.path",
+        "DataSettings.root",
+        "DataSettings.download",
+        "DataSettings.workers",
+        "Corruptions.root",
+    }
 
 
 def test_how_one_scores_is_in_the_id_unless_it_is_one_look_at_the_weights():
