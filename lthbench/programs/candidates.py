@@ -20,6 +20,7 @@ SOUPS = {
     "best": "of the last round's candidates the one best on validation images; rounds before average all",
     "mean": "the mean of the last round's candidates' results; rounds before average all",
     "ensemble": "the last round's candidates' mean prediction; rounds before average all",
+    "instability": "two copies from step k on, in another order of data, and the line between them (LMC)",
     "reprune": "m runs of their own; their mean is pruned again, since it has lost sparsity",
 }
 VARIED = {  # what is varied: the field of Retrain, and whether it is drawn by orders of magnitude
@@ -37,7 +38,7 @@ class Soup(Settings):
 
     Copy j takes `values[j]`; or copy 0 is as the run says and the others are drawn between the two numbers of `draw`
     (by orders of magnitude for lr and weight_decay). `accept` is greedy's rule: a candidate stays if the soup
-    with it is better (`gt`) or no worse (`ge`).
+    with it is better (`gt`) or no worse (`ge`). Instability measures `points` of the line on `splits`.
     """
 
     name: str = "none"
@@ -46,6 +47,8 @@ class Soup(Settings):
     values: tuple[Any, ...] = ()
     draw: tuple[float, ...] = ()
     accept: str = "ge"
+    points: int = 30
+    splits: tuple[str, ...] = ("train", "test")
 
     def __post_init__(self) -> None:
         for value, known, where in (
@@ -57,8 +60,19 @@ class Soup(Settings):
                 raise UserError(f"{where}: unknown choice '{value}'{near(value, known)}")
         if self.m < 1:
             raise UserError(f"soup.m: {self.m} is less than 1")
+        if self.name == "instability" and (self.m, self.vary) != (2, "seed"):
+            raise UserError("soup=instability compares two copies that differ in seed: soup.m=2 soup.vary=seed")
+        if self.points < 2:
+            raise UserError(f"soup.points: {self.points} is less than 2, the ends of the line")
+        if not self.splits:
+            raise UserError("soup.splits: name at least one of train, val, test")
         if self.name != "none":
             self._check_values()
+
+    @property
+    def averages(self) -> bool:
+        """Whether it stands beside averages, whose BatchNorm needs new statistics."""
+        return self.name not in ("none", "instability")
 
     def _check_values(self) -> None:
         if self.vary == "seed":

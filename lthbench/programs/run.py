@@ -97,10 +97,13 @@ class Run(Settings):
             raise UserError("select=best_val_loss needs dataset.validation > 0")
         if self.select != "last" and not self.every:
             raise UserError(f"select={self.select} needs train.evaluate.every")
+        pair = self.soup.name == "instability"
+        if pair and self.pruner.program != "after_training":
+            raise UserError(f"soup=instability needs pruner.program=after_training, not {self.pruner.program}")
         if self.rounds:
             check(self)
-            if self.pruner.program == "after_training":
-                self._check_retraining()
+        if (self.rounds or pair) and self.pruner.program == "after_training":
+            self._check_retraining()
 
     def _check_rounds(self) -> None:
         target = parse_sparsity(self.sparsity)
@@ -139,7 +142,7 @@ class Run(Settings):
                 "use rewind=finetune, or model.weights_as=init"
             )
         for how in self.copies:
-            for number in {1, len(self.rounds)}:  # only the last one may differ
+            for number in {1, len(self.rounds) or 1}:  # only the last one may differ
                 plan = self.retrained(how, number)
                 begin = 0 if self.rewind.to == "none" else self.rewind_step
                 if begin + plan.steps > self.steps and not plan.own:
@@ -163,6 +166,9 @@ class Run(Settings):
             raise UserError(
                 "soup=reprune prunes an average to an exact density: it needs another allocation than by_kind"
             )
+        for split in self.soup.splits if name == "instability" else ():
+            if split not in ("train", *self.data.splits):
+                raise UserError(f"soup.splits: unknown '{split}'{near(split, ('train', *self.data.splits))}")
         if self.soup.vary == "lr" and not self.retraining.own:
             raise UserError(f"soup.vary=lr: retrain={self.retraining.name} has no learning rate of its own")
 
@@ -207,7 +213,7 @@ class Run(Settings):
         """What retraining means in round `number`."""
         per_epoch = self.recipe.steps_per_epoch(self.data.train_samples)
         k = self.rewind_step
-        plan = planned(how, self.rewind, self.recipe, self.steps, k, per_epoch, number, len(self.rounds))
+        plan = planned(how, self.rewind, self.recipe, self.steps, k, per_epoch, number, max(1, len(self.rounds)))
         return replace(plan, moments="zero") if self.given_dense else plan
 
     @cached_property
@@ -220,7 +226,7 @@ class Run(Settings):
         """How BatchNorm's statistics are made anew before an evaluation and after an average; None: not at all."""
         how = self.recalibration.how
         if how == "default":
-            how = "sms" if self.soup.name != "none" else "none"
+            how = "sms" if self.soup.averages else "none"
         if how == "none" or not MODELS[self.model.name].batchnorm:
             return None
         exact = how == "cumulative"
@@ -258,20 +264,22 @@ class Run(Settings):
             said |= {"train": self.recipe.stretched(self.steps, self.whole_steps), "steps": self.whole_steps}
         elif not self.given_dense or not after or anew:
             said |= {"train": self.recipe, "steps": self.steps}
-        if not self.rounds or longer:
+        pair = self.soup.name == "instability"
+        if longer or not (self.rounds or pair):
             return said | {"weights": self.weights and {"sha256": self.weights, "as": "init"}}
-        said |= {
-            "pruner": self.pruner,
-            "allocation": self.allocation,
-            "rounds": [d and str(d) for d in self.rounds],
-            "control": self.control,
-        }
+        if self.rounds:
+            said |= {
+                "pruner": self.pruner,
+                "allocation": self.allocation,
+                "rounds": [d and str(d) for d in self.rounds],
+                "control": self.control,
+            }
         if self.allocation.name == "by_kind":
             said["rates_applied"] = self.rates_applied
         if anew and self.fresh_steps != self.steps:
             said["control_steps"] = self.fresh_steps
-        if after and len(self.rounds) > anew:
-            copies = [self._said_of(how, len(self.rounds) - anew) for how in self.copies]
+        if after and (pair or len(self.rounds) > anew):
+            copies = [self._said_of(how, max(1, len(self.rounds) - anew)) for how in self.copies]
             said["retrain"] = copies[0]
             if len(copies) > 1:
                 said |= {"retrain": sorted(copies, key=canonical), "soup": self._said_of_soup()}
@@ -296,7 +304,9 @@ class Run(Settings):
 
     def _said_of_soup(self) -> dict[str, Any]:
         name = "uniform" if self.soup.name == "reprune" and len(self.rounds) == 1 else self.soup.name
-        said = {"name": name, "batches": "of each copy" if self.soup.vary == "seed" else "alike"}
+        said: dict[str, Any] = {"name": name, "batches": "of each copy" if self.soup.vary == "seed" else "alike"}
+        if name == "instability":
+            said |= {"points": self.soup.points, "splits": self.soup.splits}
         return said | ({"accept": self.soup.accept} if name == "greedy" else {})
 
     # ---- pieces of programs
@@ -313,13 +323,14 @@ class Run(Settings):
         replays = self.rewind.to != "none" and not self.retraining.own
         return self.first_round.last if replays and self.pruner.program == "after_training" else self.steps
 
-    def retrain(self, dense: Stage, net: Ref, mask: Stage, number: int, copy: int = 0) -> State:
+    def retrain(self, dense: Stage, net: Ref, mask: Stage | None, number: int, copy: int = 0) -> State:
         """Round `number`: go back where `rewind` says and train under the mask as copy `copy` does, or as the control
         has altered it."""
         plan = self.retrained(self.copies[copy], number)
         start = net if self.rewind.to == "none" else trajectory.at(dense, self.rewind_step)
         source = {"zero": None, "restore": start, "keep": net}[plan.moments]
-        begin, under = self.altered(start, mask, net) if number == len(self.rounds) else (start, mask)
+        altered = mask is not None and number == len(self.rounds)
+        begin, under = self.altered(start, mask, net) if altered else (start, mask)
         final = train(
             begin,
             plan.recipe,
@@ -384,11 +395,11 @@ class Experiment:
                 net = net.stage.at(Best(_BEST_BY[run.select], run.every, net.step))
         return self.evaluate([run.settled(net)])
 
-    def evaluate(self, nets: Sequence[Ref], over: str | None = None) -> Experiment:
-        """Ask for the evaluation of a state, or of several together."""
+    def evaluate(self, nets: Sequence[Ref], over: str | None = None, line: Stage | None = None) -> Experiment:
+        """Ask for the evaluation of a state, or of several together, with the line between them."""
         self.roles["final"] = nets[0]
         self.roles["result"] = self.result = evaluate(
-            nets, self.run.data, self.run.prunable, over, self.run.corruptions
+            nets, self.run.data, self.run.prunable, over, self.run.corruptions, line
         )
         self.goals.append((self.result, Output()))
         return self

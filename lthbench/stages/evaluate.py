@@ -38,11 +38,17 @@ def evaluate(
     prunable: str,
     over: str | None = None,
     corruptions: Corruptions | None = None,
+    line: Stage | None = None,
 ) -> Stage:
-    """The evaluation of a state, or of several, without augmentation; its id names a run."""
+    """The evaluation of a state, or of several, without augmentation; its id names a run.
+
+    `line` (a connect stage) is told beside the results.
+    """
     several = len(nets) > 1
     ordered = sorted(nets, key=lambda ref: ref.ref)
     inputs = {f"net {i:03d}": ref for i, ref in enumerate(ordered)} if several else {"net": nets[0]}
+    if line is not None:
+        inputs["line"] = line
     settings = Evaluate(replace(data, augment=Augment()), prunable, over if several else None, corruptions)
     return stage(KIND, VERSION, settings, inputs)
 
@@ -54,7 +60,7 @@ def compute(job: Job) -> None:
     s = job.stage.settings
     assert isinstance(s, Evaluate)
     members, records = [], []
-    for role in sorted(job.stage.inputs):
+    for role in sorted(role for role in job.stage.inputs if role != "line"):
         packed = job.input(role)
         assert packed is not None
         members.append(Checkpoint.unpack(packed))
@@ -66,6 +72,8 @@ def compute(job: Job) -> None:
         record = _of_all(records)
     else:
         record = _of_ensemble(job, s, members)
+    if "line" in job.stage.inputs:
+        record["line"] = job.store.output(job.stage.inputs["line"].stage)
     job.store.write_json(job.stage, "out.json", record)
 
 

@@ -37,6 +37,8 @@ CHOICES = {
         Soup("greedy", 2, accept="gt"),
         Soup("greedy", 2),
         Soup("mean", 2),
+        Soup("instability", 2),
+        Soup("instability", 2, points=9),
         Soup("uniform", 2, "weight_decay", (1e-4, 5e-4)),
         Soup("uniform", 2, "weight_decay", (5e-4, 1e-4)),
         Soup("uniform", 2, "retrain_length", (1, 1)),

@@ -16,6 +16,7 @@ from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.scoring import Scoring
 from lthbench.soups.settings import Recalibrate
 from lthbench.stages.average import Average
+from lthbench.stages.connect import Connect
 from lthbench.stages.evaluate import Evaluate, evaluate
 from lthbench.stages.init import Init, given, init
 from lthbench.stages.prune import Prune
@@ -32,6 +33,7 @@ SETTINGS = [
     Prune(CriterionSettings("snip", 1, {}, None), Allocation("global", {}), "weights", "1/2", None, Scoring(data=FILE)),
     Evaluate(FILE, "weights", "mean", Corruptions("cifar_c", "computed")),
     Train(replace(RECIPE, schedule=COMPRESSED), FILE, 0, (1, 2), 0, Adaptive("round", 0.5)),
+    Connect(FILE, ("test",), 30, Recalibrate("sms", 1.0, 60, FILE, 0)),
     Average("greedy", Recalibrate("sms", 1.0, 60, FILE, 0), FILE, "ge"),
 ]
 
