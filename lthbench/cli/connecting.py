@@ -11,17 +11,18 @@ from typing import Any
 
 from rich.table import Table
 
-from lthbench.base.errors import UserError
+from lthbench.base.errors import UserError, near
 from lthbench.base.settings import build
 from lthbench.cli.compose import composer
 from lthbench.cli.execute import folders, results, say, terminal
 from lthbench.cli.grid import expand
+from lthbench.cli.reporting import found as one_result
 from lthbench.cli.subcommands import overrides_of, parser
+from lthbench.cli.tickets import stored
 from lthbench.data.sets import Augment, DataSettings
-from lthbench.engine.graph import Ref, recalled
+from lthbench.engine.graph import Ref
 from lthbench.engine.runner import Runner
-from lthbench.engine.store import Gone, Output, Store, demand_of
-from lthbench.programs import record
+from lthbench.engine.store import Gone, Output, Store
 from lthbench.report import lines
 from lthbench.soups.settings import RECALIBRATIONS, Recalibrate
 from lthbench.stages import KINDS
@@ -77,30 +78,11 @@ def run(words: Sequence[str]) -> int:
 
 def _state(word: str, out: Path, store: Store) -> tuple[Ref, dict[str, Any]]:
     """A state by `RUN` or `RUN:ROLE`, and its run's result."""
-    ident, _, role = word.partition(":")
-    paths = sorted((out / "runs").glob(f"{ident}*.json"))
-    if len(paths) != 1:
-        several = f"{len(paths)} results begin with" if paths else "no result begins with"
-        raise UserError(f"{several} '{ident}' in '{out / 'runs'}'")
-    result = record.read(paths[0])
-    return recalled_role(result, role or "final", store), result
-
-
-def recalled_role(result: dict[str, Any], role: str, store: Store) -> Ref:
-    """What a result calls by a role, as a name that can be used again. Raises UserError if the store has it not."""
-    from lthbench.base.errors import near
-
+    result = one_result(word.partition(":")[0], out)
+    role = word.partition(":")[2] or "final"
     if role not in result["stages"]:
         raise UserError(f"result {result['id'][:8]} has no '{role}'{near(role, result['stages'])}")
-    ident, _, step = result["stages"][role].partition("@")
-    try:
-        stage = recalled((store.folder(ident) / "stage.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"'{role}' of result {result['id'][:8]} is not in '{store.root}'") from None
-    ref: Ref = stage.at(int(step)) if step.isdigit() else stage
-    if (step and not step.isdigit()) or not store.has(stage, demand_of(ref)):
-        raise UserError(f"'{role}' of result {result['id'][:8]} has been dropped, or is no single state")
-    return ref
+    return stored(result["stages"][role], store, f"'{role}' of result {result['id'][:8]}"), result
 
 
 def _short(ref: Ref) -> str:

@@ -20,7 +20,7 @@ from lthbench.data.known import FOLDERS, SETS, standin
 from lthbench.data.sets import Augment, DataSettings, describe_file
 from lthbench.evaluation.settings import CORRUPTIONS, Corruptions, published
 from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
-from lthbench.programs.candidates import Recalibration, Soup
+from lthbench.programs.candidates import Found, Recalibration, Soup
 from lthbench.programs.retraining import Retrain, Rewind
 from lthbench.programs.run import Run
 from lthbench.programs.schedules import Schedule
@@ -78,6 +78,7 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
         soup=_cached(_soup, config["soup"]),
         recalibration=_cached(_recalibration, config["recalibrate"]),
         corruptions=_cached(_corruptions, config["robustness"], data),
+        ticket=_ticket(config),
         select=coerce(config["select"], str, "select"),
         seed=seed,
         every=every,
@@ -336,6 +337,17 @@ def _corruptions(section: dict[str, Any], data: DataSettings) -> Corruptions | N
     return build(
         Corruptions, section | {k: section[k] or v for k, v in defaults.items()} | {"root": data.root}, "robustness"
     )
+
+
+def _ticket(config: Config) -> Found | None:
+    """A ticket by a result's id (or its first letters), or by a state's file."""
+    name = coerce(config["ticket"], str | None, "ticket")
+    if name is None:
+        return None
+    from lthbench.cli.tickets import by_file, by_result
+
+    output = coerce(config["ticket_output"], str, "ticket_output")
+    return by_file(name, output) if name.endswith(".safetensors") else by_result(name, output, config)
 
 
 def _preset(value: Any) -> str:

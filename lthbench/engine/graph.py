@@ -106,14 +106,14 @@ def stage(kind: str, version: int, settings: Settings, inputs: Mapping[str, Ref]
 
 
 @dataclass(frozen=True)
-class _Recalled(Settings):
+class Recalled(Settings):
     """In place of the settings of a stage that is known by its text alone."""
 
 
 def recalled(text: str) -> Stage:
     """A stage by the text that a store keeps: it names a result that is there, and cannot be computed again."""
     found = Stage()
-    found.kind, found.settings, found.inputs, found.text = json.loads(text)["kind"], _Recalled(), {}, text
+    found.kind, found.settings, found.inputs, found.text = json.loads(text)["kind"], Recalled(), {}, text
     found.id, found.serial = name_of(text), next(_serials)
     return found
 
@@ -139,4 +139,4 @@ def ancestors(stages: Iterable[Stage]) -> Iterator[Stage]:
             todo.extend(ref.stage for ref in current.inputs.values())
 
 
-__all__ = ["Best", "Ref", "Stage", "State", "ancestors", "canonical", "name_of", "recalled", "stage"]
+__all__ = ["Best", "Recalled", "Ref", "Stage", "State", "ancestors", "canonical", "name_of", "recalled", "stage"]

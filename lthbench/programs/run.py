@@ -11,12 +11,12 @@ from typing import Any
 from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, aside, canonical
 from lthbench.data.sets import Augment, DataSettings
-from lthbench.engine.graph import Best, Ref, Stage, State
+from lthbench.engine.graph import Best, Ref, Stage, State, recalled
 from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
 from lthbench.evaluation.settings import Corruptions
 from lthbench.models import MODELS, ModelSettings
-from lthbench.programs.candidates import Recalibration, Soup
+from lthbench.programs.candidates import Found, Recalibration, Soup
 from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
 from lthbench.programs.retraining import UNITS, Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
@@ -30,6 +30,7 @@ from lthbench.stages.average import average
 from lthbench.stages.control import control
 from lthbench.stages.evaluate import evaluate
 from lthbench.stages.prune import Pruner
+from lthbench.stages.ticket import ticket
 from lthbench.stages.train import train
 from lthbench.training.recipe import Recipe
 
@@ -68,6 +69,7 @@ class Run(Settings):
     soup: Soup = Soup()
     recalibration: Recalibration = Recalibration()
     corruptions: Corruptions | None = None
+    ticket: Found | None = None
     every: int | None = None
     weights: str | None = None
     weights_as: str = "dense"
@@ -176,7 +178,9 @@ class Run(Settings):
 
     @cached_property
     def rounds(self) -> list[Density | None]:
-        """The density after each round of pruning; None where rates by kind decide. Empty: a dense run."""
+        """The density after each round of pruning; None where rates by kind decide. Empty: nothing is pruned here."""
+        if self.ticket:
+            return []
         target = parse_sparsity(self.sparsity)
         schedule = self.schedule if self.pruner.program == "after_training" else replace(self.schedule, name="oneshot")
         if self.allocation.by_round:
@@ -255,6 +259,10 @@ class Run(Settings):
             said["recalibrate"] = self.recalibrate
         if self.corruptions:
             said["corruptions"] = self.corruptions
+        if self.ticket:
+            fresh = self.ticket.output == "fresh"
+            said |= {"initialiser": self.initialiser if fresh else None, "weights": None, "seed": self.seed}
+            return said | {"train": self.recipe, "steps": self.steps, "ticket": self.ticket}
         if not self.dense_steps and not self.rounds:  # a network as it is
             said |= {"weights": self.weights and {"sha256": self.weights}, "seed": None if self.weights else self.seed}
             return said | {"data": replace(self.data, augment=Augment()), "select": "last"}
@@ -317,6 +325,17 @@ class Run(Settings):
             return initial.given(self.model, self.weights, self.weights_path)
         return initial.init(self.model, self.initialiser, self.seed)
 
+    def found_ticket(self) -> Stage:
+        """The ticket as a state to train from."""
+        found = self.ticket
+        assert found is not None
+        how = self.model, found.output, self.initialiser, self.seed
+        if found.file is not None:
+            return ticket(*how, file=(found.file, found.path or ""))
+        start, mask = (recalled(text) for text in found.texts)
+        _, _, step = (found.start or "").partition("@")
+        return ticket(*how, found=(start.at(int(step)) if step else start, mask))
+
     @property
     def fresh_steps(self) -> int:
         """How long a control trains anew: as far as the ticket's own training goes on the dense schedule."""
@@ -329,8 +348,9 @@ class Run(Settings):
         plan = self.retrained(self.copies[copy], number)
         start = net if self.rewind.to == "none" else trajectory.at(dense, self.rewind_step)
         source = {"zero": None, "restore": start, "keep": net}[plan.moments]
-        altered = mask is not None and number == len(self.rounds)
-        begin, under = self.altered(start, mask, net) if altered else (start, mask)
+        begin, under = start, mask
+        if mask is not None and number == len(self.rounds):
+            begin, under = self.altered(start, mask, net)
         final = train(
             begin,
             plan.recipe,
