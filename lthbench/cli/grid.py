@@ -45,7 +45,8 @@ class Cell:
     @property
     def asked(self) -> str:
         """The sparsity that was asked for; a dense network is one, however it was asked."""
-        return self.sparsity if self.experiment.run.rounds else "0"
+        run = self.experiment.run
+        return self.sparsity if run.rounds else "ticket" if run.ticket else "0"
 
 
 @dataclass(frozen=True)
