@@ -49,7 +49,7 @@ def test_every_table_composes_plans_and_finds_its_paper(name, composing):
         assert table.cost["epochs"] <= 0.6 * table.cost["alone"]
     theirs = comparison(grid, None)
     if theirs is None:
-        assert name == "demo"
+        assert name in ("demo", "soups_lenet", "soups_resnet20")  # our own questions
         return
     places = [place for place in theirs.places.values() if place.nominal is not None]
     assert len(places) == len(theirs.places)
