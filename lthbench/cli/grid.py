@@ -45,7 +45,8 @@ class Cell:
     @property
     def asked(self) -> str:
         """The sparsity that was asked for; a dense network is one, however it was asked."""
-        return self.sparsity if self.experiment.run.rounds else "0"
+        run = self.experiment.run
+        return self.sparsity if run.rounds else "ticket" if run.ticket else "0"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
     for row in rows:
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
-            made = experiment(resolve(config, explicit))
+            made = experiment(resolve(config, explicit, {choice.key for choice in choices}))
             label = row.label if table is not None else _varied(choices, several)
             cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row)
             cells.setdefault((label, made.id, cell.asked), cell)

@@ -9,13 +9,14 @@ from lthbench.cli.compose import composer
 from lthbench.cli.execute import folders, supported
 from lthbench.cli.grid import expand
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.engine.graph import Stage, State, ancestors
+from lthbench.engine.graph import Recalled, Stage, State, ancestors
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.store import At, Demand, Store
 from lthbench.models import ModelSettings
 from lthbench.programs import Experiment
 from lthbench.stages.control import Control
 from lthbench.stages.init import Init
+from lthbench.stages.ticket import Ticket
 from lthbench.stages.train import Train, end, epochs, epochs_until
 
 
@@ -25,8 +26,8 @@ class _Empty(Store):
     def __init__(self) -> None:
         super().__init__("")
 
-    def has(self, stage: object, demand: Demand) -> bool:
-        return False
+    def has(self, stage: Stage, demand: Demand) -> bool:
+        return isinstance(stage.settings, Recalled)  # a result of an earlier command
 
     def resumable(self, stage: object, missing: set[Demand]) -> int | None:
         return None
@@ -80,7 +81,7 @@ def _bytes(works: Sequence[Work]) -> int:
     total = 0
     for work in works:
         s = work.stage.settings
-        if isinstance(s, Init):
+        if isinstance(s, (Init, Ticket)):
             if s.model not in sizes:
                 sizes[s.model] = _size(s.model)
             size_of[work.stage] = sizes[s.model]
@@ -92,7 +93,7 @@ def _bytes(works: Sequence[Work]) -> int:
 
 def _work_bytes(work: Work, size: int) -> int:
     s = work.stage.settings
-    if isinstance(s, Init):
+    if isinstance(s, (Init, Ticket)):
         return size
     if isinstance(s, Control):
         return size + size // 4
