@@ -65,7 +65,7 @@ def _state(submission: Submission, number: int, job: str, index: int, known: Que
     def is_(what: str, why: str) -> ElementState:
         return ElementState(number, f"{job}_{index}", what, restarts, why)
 
-    if state in WAITS:
+    if state in WAITS or (state == "COMPLETING" and said in ("saved", "waiting")):
         came_back = said != "queued"
         return is_("requeued" if came_back else "queued", own.get("reason") or reason if came_back else reason)
     if state in ALIVE:

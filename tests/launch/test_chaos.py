@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 GRID = "rewind=init,early,lr,finetune rewind.k=0.1 schedule.rate=0.5 train.epochs=2 seed=range(10) "
 GRID += "sparsity=level:1,level:2,level:3,level:4,level:5 -m"
-SLURM = "launcher=slurm launcher.gpus=1 launcher.cpus=1 launcher.pack_steps=500 launcher.patience=5"
+SLURM = "launcher=slurm launcher.gpus=1 launcher.cpus=1 launcher.pack_steps=1000 launcher.patience=5"
 BLOWS = 30
 CERTAIN = ["scontrol requeue {}", "scancel {}", "scancel --signal=KILL --batch {}", "scancel --signal=USR2 --batch {}"]
 PREEMPT = "sbatch --partition=urgent --exclusive --time=1 --output=/dev/null --wrap true"
