@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lthbench.base.errors import UserError, near
+from lthbench.pruning.own import defaults
 
 Config = dict[str, Any]
 
@@ -40,14 +41,22 @@ def conf_dir() -> str:
     raise UserError("the configuration folder conf/ is missing from this installation")
 
 
+# group -> the settings that a file of the user's brings when it is chosen like an option
+FILES: dict[str, Callable[[str], Config]] = {
+    "model": lambda path: {"name": path},
+    "pruner": lambda path: {"criterion": path, **defaults(path)},
+}
+
+
 @dataclass(frozen=True)
 class Choice:
-    """One parsed override: `key=value`, of a group or of a value."""
+    """One parsed override: `key=value`, of a group or of a value; `line` is what Hydra composes."""
 
     key: str
     value: Any
     line: str
     group: bool
+    file: bool = False  # a group's option that is a file of the user's: `pruner=my_pruner.py`
 
 
 class Composer:
@@ -114,6 +123,8 @@ class Composer:
         group = self.loader.repository.group_exists(key)  # type: ignore[attr-defined]
         if group and not isinstance(value, str):
             raise UserError(f"'{line}': {key} is chosen by name{near(value, self.loader.get_group_options(key))}")
+        if key in FILES and isinstance(value, str) and value.endswith(".py"):
+            return Choice(key, value, f"{key}=file", group=True, file=True)
         return Choice(key, value, line, group)
 
     def compose(self, choices: Iterable[Choice]) -> Config:
@@ -121,6 +132,9 @@ class Composer:
         latest = {choice.key: choice for choice in choices}
         groups = tuple(sorted(c.line for c in latest.values() if c.group))
         config = _copied(self._base(groups))
+        for choice in latest.values():
+            if choice.file:
+                config[choice.key] |= FILES[choice.key](choice.value)
         for choice in latest.values():
             if not choice.group:
                 _set(config, choice)

@@ -15,6 +15,7 @@ from typing import Any
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Choice, Composer, Config
+from lthbench.cli.own import own_rows
 from lthbench.cli.resolve import resolve
 from lthbench.programs import Experiment, experiment
 
@@ -76,6 +77,8 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
 def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
     table, rest = _table(composer, overrides)
     top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
+    explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
+    several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     if table is None:
         if top["only"] is not None:
             raise UserError(f"only={top['only']} chooses rows of a table; name one with table=NAME")
@@ -86,6 +89,8 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
         name, title = "grid", "Grid"
     else:
         rows = [Row.of(row, table["settings"]) for row in table["rows"]]
+        added, rest = own_rows(composer, rows, rest)
+        rows += added
         name, title = table["name"], table["title"]
         if top["only"] is not None:
             chosen = [row for row in rows if str(top["only"]) in row.label]
@@ -96,15 +101,13 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
     scale = top["scale"]
     if scale["name"] != "paper":
         name += f".{scale['name']}"
-    explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
-    several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     cells: dict[tuple[str, str, str], Cell] = {}
     points = 0
     for row in rows:
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
             made = experiment(resolve(config, explicit))
-            label = row.label if table is not None else _varied(choices, several)
+            label = _varied(choices, several) if table is None else _marked(row, choices, several)
             cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made)
             cells.setdefault((label, made.id, cell.sparsity if cell.experiment.run.rounds else ""), cell)
             points += 1
@@ -173,6 +176,12 @@ def _table(composer: Composer, overrides: Sequence[str]) -> tuple[Config | None,
         if not isinstance(row, dict) or "label" not in row:
             raise UserError(f"table {name}: row {number} has no label")
     return made, rest
+
+
+def _marked(row: Row, choices: Iterable[Choice], several: set[str]) -> str:
+    """A row's label, and what the command line varies in it."""
+    varied = [f"{c.key}={c.value}" for c in choices if c.key in several - set(row.own) and c.key not in NOT_IN_LABELS]
+    return " ".join([row.label, *varied])
 
 
 def _varied(choices: Iterable[Choice], several: set[str]) -> str:

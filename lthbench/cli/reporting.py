@@ -116,7 +116,8 @@ def describe(config: dict[str, Any]) -> str:
     words = [config["model"]["name"], "on", config["data"]["name"]]
     if "pruner" not in config:
         return " ".join([*words, "dense"])
-    words.append(config["pruner"]["criterion"]["name"])
+    criterion = config["pruner"]["criterion"]
+    words.append(criterion["name"] + (" (own)" if "source" in criterion else ""))
     if config["pruner"]["program"] != "after_training":
         words.append(config["pruner"]["program"])
     if "retrain" in config:

@@ -8,7 +8,7 @@ import torch
 
 from lthbench.base.seeds import derive, generator
 from lthbench.pruning.allocation import Allocation, Layer, groups
-from lthbench.pruning.criteria import CRITERIA, CriterionSettings, Subject, Undeclared
+from lthbench.pruning.criteria import CriterionSettings, Subject, Undeclared
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.scoring import Scoring, draw
@@ -44,7 +44,7 @@ def prune(
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(original[name] * mask[name])
-        known = CRITERIA[criterion.name]
+        known = criterion.known
         batches: Any = draw(scoring, number) if known.data else Undeclared(known.name, "images", "data")
         first: Any = initial if known.initial else Undeclared(known.name, "the initial weights", "initial")
         draws: Any = Undeclared(known.name, "chance", "random")

@@ -72,6 +72,12 @@ class Board:
         by_asked = {e.asked: e for e in sorted(self.entries, key=_order)}
         return list(by_asked)
 
+    @property
+    def own(self) -> dict[str, str]:
+        """The methods that are a user's own and not the paper's: label -> sha256 of the file."""
+        found = ((e.label, run.get("config", {}).get("pruner", {})) for e in self.entries for run in e.runs[:1])
+        return {label: p["criterion"]["source"] for label, p in found if "source" in p.get("criterion", {})}
+
     def cell(self, label: str, asked: str) -> Entry | None:
         return next((e for e in self.entries if e.label == label and e.asked == asked), None)
 

@@ -82,6 +82,7 @@ def markdown(board: Board) -> str:
         "",
         *([f"![accuracy against sparsity]({board.name}.png)", ""] if any(e.runs for e in board.entries) else []),
         *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
+        *[f"{label}: not the paper's; a file of sha256 {sha[:16]}…\n" for label, sha in board.own.items()],
         f"    {board.command}",
         "",
         *_made_with(board),
