@@ -66,6 +66,7 @@ class Composer:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         self.loader = hydra.config_loader
+        self.extra_dir = extra_dir
         self.parser = OverridesParser.create(config_loader=self.loader)
         if extra_dir is not None:
             path = self.loader.config_search_path  # type: ignore[attr-defined]

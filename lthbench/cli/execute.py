@@ -13,11 +13,12 @@ from rich.console import Console
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
-from lthbench.cli.grid import Cell, Grid, expand
+from lthbench.cli.grid import Cell, Grid, comparison, expand
 from lthbench.engine.keep import KEEPS
 from lthbench.engine.runner import Listener
 from lthbench.engine.store import Store
-from lthbench.report.board import Board, Entry, board
+from lthbench.report.board import Board, board
+from lthbench.report.compare import compare
 
 LAUNCHERS = ("local",)
 SOUPS = ("none",)
@@ -102,8 +103,9 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
     made = board(grid.name, grid.title, results(grid.cells, out / "runs"), command, grid.config["scale"]["name"])
-    for column in grid.published:
-        made.entries += [Entry(column["label"], str(k), published=float(v)) for k, v in column["values"].items()]
+    theirs = comparison(grid, extra_dir)
+    if theirs is not None:
+        compare(made, theirs)
     return made
 
 
@@ -113,8 +115,7 @@ def results(cells: Iterable[Cell], runs: Path) -> Iterable[tuple[str, str, dict[
 
     for cell in cells:
         path = runs / f"{cell.experiment.id}.json"
-        asked = cell.sparsity if cell.experiment.run.rounds else "0"
-        yield cell.label, asked, record.read(path) if path.exists() else None
+        yield cell.label, cell.asked, record.read(path) if path.exists() else None
 
 
 def supported(config: dict[str, Any]) -> None:

@@ -1,25 +1,22 @@
-"""Grids and tables: a union of small products of overrides, each point an experiment with a label.
+"""Grids: products of overrides, each point an experiment with a label; a table is a union of small ones.
 
-A table is a YAML in the group `table`: `settings` hold for every row; the command line's overrides win over
-them; what a row itself sets wins over both, because that is what its `label` says. The scale trims the table's
-seeds and sparsities unless the command line names them. `published` columns stand beside ours at paper scale.
+The scale trims a table's seeds and sparsities unless the command line names them.
 """
 
 from __future__ import annotations
 
 import gc
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Choice, Composer, Config
 from lthbench.cli.own import own_rows
 from lthbench.cli.resolve import resolve
+from lthbench.cli.tables import Row, Table, named, numbers
 from lthbench.programs import Experiment, experiment
+from lthbench.report.compare import Comparison, Place
 
-TABLE_KEYS = ("title", "settings", "rows", "published")
 NOT_IN_LABELS = {
     "seed",
     "sparsity",
@@ -44,6 +41,12 @@ class Cell:
     sparsity: str
     seed: int
     experiment: Experiment
+    row: Row
+
+    @property
+    def asked(self) -> str:
+        """The sparsity that was asked for; a dense network is one, however it was asked."""
+        return self.sparsity if self.experiment.run.rounds else "0"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Grid:
     config: Config
     cells: list[Cell]
     collapsed: int
-    published: list[Config]  # columns of a paper's numbers: label, values (percent) by sparsity as it is asked
+    table: Table | None = None
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -75,23 +78,26 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
 
 
 def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
-    table, rest = _table(composer, overrides)
-    top = composer.compose(choice for line in rest for choice in composer.values(line)[:1])
+    table, rest = named(composer, overrides)
     explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
     several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
+    top = _top(composer, rest)
+    if table is not None and (more := table.scales.get(top["scale"]["name"])):
+        rest = [*(f"{key}={value}" for key, value in more.items() if key not in explicit), *rest]
+        top = _top(composer, rest)
     if table is None:
         if top["only"] is not None:
             raise UserError(f"only={top['only']} chooses rows of a table; name one with table=NAME")
         for line in rest:
             if not multirun and len(composer.values(line)) > 1:
                 raise UserError(f"'{line}' is a list where one value belongs; -m runs a grid, one run a value")
-        rows = [Row("", {}, {})]
+        rows: list[Row] = [Row("", {}, {})]
         name, title = "grid", "Grid"
     else:
-        rows = [Row.of(row, table["settings"]) for row in table["rows"]]
+        rows = table.grids()
         added, rest = own_rows(composer, rows, rest)
         rows += added
-        name, title = table["name"], table["title"]
+        name, title = table.name, table.title
         if top["only"] is not None:
             chosen = [row for row in rows if str(top["only"]) in row.label]
             if not chosen:
@@ -108,74 +114,37 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
             config = composer.compose(choices)
             made = experiment(resolve(config, explicit))
             label = _varied(choices, several) if table is None else _marked(row, choices, several)
-            cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made)
-            cells.setdefault((label, made.id, cell.sparsity if cell.experiment.run.rounds else ""), cell)
+            cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row)
+            cells.setdefault((label, made.id, cell.asked), cell)
             points += 1
-    published = table["published"] if table is not None and scale["name"] == "paper" else []
-    return Grid(name, title, top, list(cells.values()), points - len(cells), published)
+    return Grid(name, title, top, list(cells.values()), points - len(cells), table)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One small grid of a table: a label, the table's settings, and the row's own, each by key."""
-
-    label: str
-    settings: dict[str, Any]
-    own: dict[str, Any]
-
-    @classmethod
-    def of(cls, row: dict[str, Any], settings: dict[str, Any]) -> Row:
-        """A row as the table's file writes it."""
-        return cls(str(row["label"]), settings, {key: value for key, value in row.items() if key != "label"})
-
-    def points(self, composer: Composer, rest: Sequence[str], scale: Config) -> Iterable[tuple[Choice, ...]]:
-        """The product of all axes: settings, then the command line, then the row's own."""
-
-        def axis(key: str, value: Any) -> list[Choice]:
-            return composer.values(f"{key}={'null' if value is None else value}")
-
-        said = {values[0].key: values for values in map(composer.values, rest)}
-        axes = {key: axis(key, value) for key, value in self.settings.items()} | said
-        axes |= {key: axis(key, value) for key, value in self.own.items()}
-        for key, most in (("seed", scale.get("seeds")), ("sparsity", scale.get("sparsities"))):
-            if most and key not in said and key in axes:
-                axes[key] = _spread(axes[key], most)
-        return itertools.product(*axes.values())
+def _top(composer: Composer, lines: Sequence[str]) -> Config:
+    """The settings of the command itself: of each axis the first value."""
+    return composer.compose(choice for line in lines for choice in composer.values(line)[:1])
 
 
-def _spread(values: list[Choice], most: int) -> list[Choice]:
-    """At most so many of the values, evenly spread, the first included."""
-    if len(values) <= most:
-        return values
-    return [values[i * (len(values) - 1) // max(1, most - 1)] for i in range(most)]
+def comparison(grid: Grid, own: str | None) -> Comparison | None:
+    """What the paper says of a grid's cells; None where there is no paper. `own` is the user's folder."""
+    table = grid.table
+    found = numbers(table, own) if table else None
+    if table is None or found is None:
+        return None
+    paper, tables, claims = found
+    places = {
+        (cell.label, cell.asked): Place(cell.row.where, _nominal(cell, table), cell.row.block) for cell in grid.cells
+    }
+    return Comparison(paper, tables, claims, table.quantity, table.margin, table.assumptions, places)
 
 
-def _table(composer: Composer, overrides: Sequence[str]) -> tuple[Config | None, list[str]]:
-    """The table that is named (with or without `+`), and the other overrides."""
-    lines = [line for line in overrides if line.lstrip("+").split("=", 1)[0] == "table"]
-    rest = [line for line in overrides if line not in lines]
-    if not lines:
-        return None, rest
-    choices = composer.values(lines[-1])
-    if len(choices) > 1:
-        raise UserError(f"'{lines[-1]}': one table a command")
-    name = choices[0].value
-    if name is None:
-        return None, rest
-    table = composer.compose([composer.choice(f"table={name}")]).get("table") or {}
-    for key in table:
-        if key not in TABLE_KEYS:
-            raise UserError(f"table {name}: unknown key '{key}'{near(key, TABLE_KEYS)}")
-    made = {"settings": {}, "title": name, "rows": None, "published": [], **table, "name": name}
-    made["settings"] = made["settings"] or {}
-    if not isinstance(made["settings"], dict):
-        raise UserError(f"table {name}: settings are no 'key: value' pairs")
-    if not isinstance(made["rows"], list) or not made["rows"]:
-        raise UserError(f"table {name} has no rows")
-    for number, row in enumerate(made["rows"], 1):
-        if not isinstance(row, dict) or "label" not in row:
-            raise UserError(f"table {name}: row {number} has no label")
-    return made, rest
+def _nominal(cell: Cell, table: Table) -> float | None:
+    """The sparsity asked for as a number; None where nothing but the network's sizes tells it."""
+    rounds = cell.experiment.run.rounds
+    if not rounds:
+        return 0.0
+    density = rounds[-1]
+    return table.at.get(cell.asked) if density is None else 1 - float(density)
 
 
 def _marked(row: Row, choices: Iterable[Choice], several: set[str]) -> str:

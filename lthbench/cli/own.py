@@ -9,7 +9,7 @@ line says of the pruner (`pruner.KEY=VALUE`) is said of these rows only.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from lthbench.cli.compose import Composer
 from lthbench.pruning.own import own
 
 if TYPE_CHECKING:
-    from lthbench.cli.grid import Row
+    from lthbench.cli.tables import Row
 
 PROGRAMS = ("after_training", "at_init")  # those that any criterion can be used in
 AXES = ("sparsity", "seed")
@@ -46,10 +46,12 @@ def own_rows(composer: Composer, rows: Sequence[Row], rest: Sequence[str]) -> tu
     for choice in files:
         name = f"{own(choice.value)[1].name} (own)"
         for row, program in lent:
-            label = name if len({row.label for row, _ in lent}) == 1 else f"{name}, as {row.label}"
-            mine = {"pruner": choice.value}
+            recipes = {other.label for other, _ in lent if other.block == row.block}
+            label = f"{name}, as {row.label}" if len(recipes) > 1 else ", ".join(filter(None, (name, row.block)))
             settings = {"pruner.program": program} | _without(row.settings) | said
-            added.append(replace(row, label=label, settings=settings, own=_without(row.own) | mine))
+            mine = _without(row.own) | {"pruner": choice.value}
+            where = {**row.where, "method": name}  # no place of the paper's
+            added.append(replace(row, label=label, settings=settings, own=mine, where=where))
     return added, others
 
 
@@ -67,12 +69,12 @@ def _recipes(composer: Composer, rows: Sequence[Row], rest: Sequence[str]) -> li
             continue
         recipe = {key: value for key, value in config.items() if key not in ("pruner", *AXES)} | {"program": program}
         label = labels.setdefault(json.dumps(recipe, sort_keys=True, default=str), row.label)
-        asked = (str((row.settings | row.own).get(axis)) for axis in AXES)
+        asked = (str({**row.settings, **row.own}.get(axis)) for axis in AXES)
         found.setdefault((label, *asked), (replace(row, label=label), program))
     return list(found.values())
 
 
-def _without(settings: dict[str, Any]) -> dict[str, Any]:
+def _without(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without what they say of the pruner."""
     return {k: v for k, v in settings.items() if k != "pruner" and not k.startswith("pruner.")}
 

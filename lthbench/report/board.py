@@ -4,49 +4,63 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from lthbench.published import Paper, Published
+from lthbench.report.claims import ClaimResult
+from lthbench.report.quantities import QUANTITIES
+from lthbench.report.verdicts import Verdict
 
 Result = dict[str, Any]
 
 
 @dataclass
 class Entry:
-    """One cell: the runs of a method at a sparsity, and how many were asked for."""
+    """One cell: the runs of a method at a sparsity, and how many were asked for; the paper's number beside them."""
 
     label: str
     asked: str
     sparsity: float | None = None  # removed / total of the prunable weights, from the results
     runs: list[Result] = field(default_factory=list)
     planned: int = 0
-    published: float | None = None  # a paper's number, in percent, to stand beside ours
+    quantity: str = "accuracy"
+    where: Mapping[str, Any] = field(default_factory=dict)  # the cell's place in the paper's words
+    nominal: float | None = None  # the sparsity that was asked for, as a number
+    block: str = ""
+    published: Published | None = None
+    verdict: Verdict | None = None
+    stale: list[Result] = field(default_factory=list)  # the same settings, computed by an older version of a part
 
     @property
-    def accuracies(self) -> list[float]:
-        """Test accuracies in percent, by seed."""
-        return [100 * run["metrics"]["test"]["accuracy"] for run in self.runs]
+    def values(self) -> list[float]:
+        """The quantity of each run, by seed: accuracies in percent."""
+        measure = QUANTITIES[self.quantity][1]
+        return [measure(run) for run in self.runs]
 
     @property
     def mean(self) -> float:
-        return statistics.fmean(self.accuracies) if self.runs else math.nan
+        return statistics.fmean(self.values) if self.runs else math.nan
 
     @property
     def sd(self) -> float:
         """Sample standard deviation (n - 1); NaN for fewer than two runs."""
-        return statistics.stdev(self.accuracies) if len(self.runs) > 1 else math.nan
+        return statistics.stdev(self.values) if len(self.runs) > 1 else math.nan
 
     @property
     def diverged(self) -> int:
         return sum(run["diverged_at"] is not None for run in self.runs)
 
+    def number(self, value: float) -> str:
+        """A value of this cell's quantity as a page shows it."""
+        return f"{value:,.0f}" if self.quantity == "early_stop_iteration" else f"{value:.2f}"
+
     def text(self) -> str:
         """As a page shows it: mean ± sd, with n where seeds are missing and a dagger where runs diverged."""
-        if self.published is not None:
-            return f"{self.published:.2f}"
         if not self.runs:
-            return "not run"
-        shown = f"{self.mean:.2f}" + (f" ± {self.sd:.2f}" if len(self.runs) > 1 else "")
+            return "stale" if self.stale else "not run"
+        shown = self.number(self.mean) + (f" ± {self.number(self.sd)}" if len(self.runs) > 1 else "")
         if len(self.runs) < self.planned:
             shown += f" (n = {len(self.runs)} of {self.planned})"
         return shown + (f" †{self.diverged}" if self.diverged else "")
@@ -61,6 +75,12 @@ class Board:
     entries: list[Entry]
     command: str
     scale: str = "paper"
+    quantity: str = "accuracy"
+    margin: float | None = None
+    paper: Paper | None = None
+    claims: list[ClaimResult] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)  # what the paper does not say, and what was taken
+    deviations: list[str] = field(default_factory=list)  # where the runs are not what the paper ran
 
     @property
     def labels(self) -> list[str]:
@@ -90,6 +110,11 @@ class Board:
         counts = {len(e.runs) for e in self.entries if e.runs}
         return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}" if counts else "0"
 
+    def judged(self) -> dict[str, int]:
+        """How many cells have which verdict."""
+        words = [e.verdict.word for e in self.entries if e.verdict is not None]
+        return {word: words.count(word) for word in dict.fromkeys(words)}
+
 
 def board(
     name: str, title: str, cells: Iterable[tuple[str, str, Result | None]], command: str, scale: str = "paper"
@@ -107,4 +132,5 @@ def board(
 
 
 def _order(entry: Entry) -> tuple[float, str]:
-    return (entry.sparsity if entry.sparsity is not None else 1.0, entry.asked)
+    known = entry.sparsity if entry.sparsity is not None else entry.nominal
+    return (known if known is not None else 1.0, entry.asked)

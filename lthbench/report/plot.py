@@ -6,6 +6,7 @@ import io
 import math
 
 from lthbench.report.board import Board, Entry
+from lthbench.report.quantities import QUANTITIES
 
 # Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in print.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000"]
@@ -44,13 +45,17 @@ def plot(board: Board) -> bytes:
             linewidth=1.4,
             capsize=2.5,
         )
+        if paper := [e for e in line if e.published is not None]:
+            axes.plot(
+                [100 * (1 - (e.sparsity or 0)) for e in paper],
+                [e.published.value for e in paper if e.published],
+                label=f"{label}, published",
+                color=COLOURS[style % len(COLOURS)],
+                linestyle=":",
+                linewidth=1.0,
+                alpha=0.6,
+            )
         style += 1
-    remaining = densities | {e.asked: 100.0 for e in board.entries if e.runs and not e.sparsity}
-    for label in board.labels:
-        paper = [e for e in board.entries if e.label == label and e.published is not None and e.asked in remaining]
-        if paper:
-            x, y = [remaining[e.asked] for e in paper], [e.published or 0.0 for e in paper]
-            axes.plot(x, y, label=label, color="0.5", linestyle=":", marker=".", linewidth=1.2)
     axes.set_xscale("log")
     axes.invert_xaxis()
     ticks = sorted(
@@ -59,7 +64,7 @@ def plot(board: Board) -> bytes:
     axes.set_xticks(_thinned(ticks), [f"{d:.3g}" for d in _thinned(ticks)])
     axes.minorticks_off()
     axes.set_xlabel("prunable weights remaining, % (log scale)")
-    axes.set_ylabel("test accuracy, %")
+    axes.set_ylabel(QUANTITIES[board.quantity][0])
     scale = "" if board.scale == "paper" else f" (scale {board.scale})"
     axes.set_title(f"{board.title}{scale}", loc="left", fontsize=11)
     axes.grid(alpha=0.25)

@@ -15,25 +15,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lthbench.report import compared
 from lthbench.report.board import Board, Entry
+from lthbench.report.quantities import QUANTITIES
 
 RUNS = "runs.jsonl.gz"
 WIDE = 8  # more sparsities than this stand in rows
 
 
 def write(board: Board, folder: Path) -> list[Path]:
-    """Write `<name>.md`, `.csv` and `.png`; returns their paths."""
+    """Write `<name>.md`, `.csv` and, where there are results, `.png` and `.cost.csv`; returns their paths."""
     from lthbench.report.plot import plot
 
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{board.name}.{kind}" for kind in ("md", "csv", "png")]
-    _replace(paths[1], table_csv(board).encode())
+    made = {"md": markdown(board).encode(), "csv": table_csv(board).encode()}
     if any(e.runs for e in board.entries):
-        _replace(paths[2], plot(board))
-    else:
-        paths.pop()
-    _replace(paths[0], markdown(board).encode())
-    return paths
+        made |= {"png": plot(board), "cost.csv": cost_csv(board).encode()}
+    for kind, data in made.items():
+        _replace(folder / f"{board.name}.{kind}", data)
+    return [folder / f"{board.name}.{kind}" for kind in made]
 
 
 def archive(board: Board, folder: Path) -> list[Path]:
@@ -75,14 +75,15 @@ def markdown(board: Board) -> str:
     if board.scale != "paper":
         lines += [f"**Scale {board.scale}: not the published setting.**", ""]
     lines += [
-        f"Test accuracy in percent, mean ± standard deviation over seeds (n = {board.seeds()}). "
+        f"{QUANTITIES[board.quantity][0]}, mean ± standard deviation over seeds (n = {board.seeds()}). "
         "Sparsity is the share of the prunable weights that was removed.",
         "",
-        *_pipe_table(head, rows),
+        *compared.pipe_table(head, rows),
         "",
         *([f"![accuracy against sparsity]({board.name}.png)", ""] if any(e.runs for e in board.entries) else []),
         *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
         *[f"{label}: not the paper's; a file of sha256 {sha[:16]}…\n" for label, sha in board.own.items()],
+        *compared.sections(board),
         f"    {board.command}",
         "",
         *_made_with(board),
@@ -100,27 +101,49 @@ def _environment(e: dict[str, object]) -> str:
     return f"lthbench {e['lthbench']}, torch {e['torch']}, {e['device']} ({e['processor']}, {e['threads']} thread(s))"
 
 
-def _pipe_table(head: list[str], rows: list[list[str]]) -> list[str]:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, rows)]
-
-
 def table_csv(board: Board) -> str:
     """One line a cell, deterministic columns only."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["method", "asked", "sparsity", "n", "accuracy_mean", "accuracy_sd", "accuracies", "diverged", "runs"]
-    )
+    head = ["method", "asked", "sparsity", "n", "mean", "sd", "values", "diverged"]
+    compared = board.paper is not None
+    if compared:
+        head += ["published", "published_sd", "published_n", "evidence", "difference", "low", "high", "verdict", "note"]
+    lines = [[*head, "runs"]]
     for e in board.entries:
-        mean = e.mean if e.published is None else e.published
-        numbers = [repr(round(x, 6)) if math.isfinite(x) else "" for x in (mean, e.sd)]
-        each = " ".join(f"{a:.4f}" for a in e.accuracies)
+        each = " ".join(f"{x:.4f}" for x in e.values)
         sparsity = "" if e.sparsity is None else f"{e.sparsity:.6f}"
-        runs = " ".join(run["id"] for run in e.runs)
-        writer.writerow([e.label, e.asked, sparsity, len(e.runs), *numbers, each, e.diverged, runs])
+        line = [e.label, e.asked, sparsity, str(len(e.runs)), _exact(e.mean), _exact(e.sd), each, str(e.diverged)]
+        lines.append([*line, *(_beside(e) if compared else []), " ".join(run["id"] for run in e.runs)])
+    return _csv(lines)
+
+
+def _beside(e: Entry) -> list[str]:
+    if e.published is None or e.verdict is None:
+        return [""] * 9
+    p, v = e.published, e.verdict
+    numbers = [_exact(x) for x in (p.value, p.sd)] + ["" if p.n is None else str(p.n), p.evidence]
+    return [*numbers, *(_exact(x) for x in (v.difference, v.low, v.high)), v.word, v.note]
+
+
+def cost_csv(board: Board) -> str:
+    """One line a run: what it took, and on what. Never the same twice."""
+    lines = [
+        ["method", "asked", "seed", "run", "train_seconds", "peak_memory", "device", "processor", "threads", "torch"]
+    ]
+    for e in board.entries:
+        for run in e.runs:
+            cost, made = run["cost"], run["environment"]
+            line = [e.label, e.asked, run.get("seed"), run["id"], cost.get("train_seconds"), cost.get("peak_memory")]
+            lines.append([str(x) for x in [*line, *(made[k] for k in ("device", "processor", "threads", "torch"))]])
+    return _csv(lines)
+
+
+def _exact(value: float | None) -> str:
+    return repr(round(value, 6)) if value is not None and math.isfinite(value) else ""
+
+
+def _csv(lines: list[list[str]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
 
 
@@ -133,7 +156,8 @@ def terminal(board: Board, console: Console) -> None:
         return f"[bold]{text}[/bold]" if (entry.label, entry.asked) in best else text
 
     head, rows = grid(board, shown)
-    console.print(f"{board.title}: test accuracy, %, n = {board.seeds()}", markup=False, highlight=False)
+    what = QUANTITIES[board.quantity][0]
+    console.print(f"{board.title}: {what}, n = {board.seeds()}", markup=False, highlight=False)
     table = Table()
     table.add_column(head[0], overflow="fold")
     for column in head[1:]:
@@ -141,6 +165,8 @@ def terminal(board: Board, console: Console) -> None:
     for row in rows:
         table.add_row(escape(row[0]), *row[1:])
     console.print(table)
+    for line in compared.summary(board):
+        console.print(line, markup=False, highlight=False)
 
 
 def _best(board: Board) -> set[tuple[str, str]]:

@@ -15,9 +15,10 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from lthbench.cli.compose import Composer, composer
-from lthbench.cli.grid import Row, expand
+from lthbench.cli.grid import expand
 from lthbench.cli.planning import _Empty
 from lthbench.cli.resolve import resolve
+from lthbench.cli.tables import read
 from lthbench.engine.plan import plan
 from lthbench.programs import experiment
 
@@ -89,8 +90,7 @@ def test_tables_differ_between_scales(table, composing):
 @pytest.mark.parametrize("table", GROUPS["table"])
 def test_fast_composition_is_hydras(table, composing):
     """The settings of a sample of each table's points, composed by Hydra from the same overrides."""
-    said = composing.compose([composing.choice(f"table={table}")])["table"]
-    points = [p for row in said["rows"] for p in Row.of(row, said.get("settings") or {}).points(composing, [], {})]
+    points = [p for row in read(composing, table).grids() for p in row.points(composing, [], {})]
     for choices in random.Random(0).sample(points, min(4, len(points))):
         ours = composing.compose(choices)
         assert OmegaConf.to_container(compose("config", [choice.line for choice in choices]), resolve=True) == ours

@@ -66,10 +66,10 @@ def test_every_number_on_the_page_is_in_a_json(demo, page):
             counted = results[0]["sparsity"]["prunable"]
             title = f"{100 * counted['removed'] / counted['total']:.4g} %"
             assert on_page.pop((cell["method"], title)) == f"{mean:.2f} ± {sd:.2f}"
-            assert float(cell["accuracy_mean"]) == pytest.approx(mean, abs=1e-6)
-            assert float(cell["accuracy_sd"]) == pytest.approx(sd, abs=1e-6)
+            assert float(cell["mean"]) == pytest.approx(mean, abs=1e-6)
+            assert float(cell["sd"]) == pytest.approx(sd, abs=1e-6)
             assert float(cell["sparsity"]) == pytest.approx(counted["removed"] / counted["total"], abs=1e-6)
-            assert cell["accuracies"] == " ".join(f"{a:.4f}" for a in accuracies)
+            assert cell["values"] == " ".join(f"{a:.4f}" for a in accuracies)
             assert int(cell["n"]) == 2
     assert on_page == {}
     assert used == set(found)

@@ -21,6 +21,8 @@ def result(accuracy: float, removed: int = 0, diverged: int | None = None, ident
         "metrics": {"test": {"accuracy": accuracy}},
         "sparsity": {"prunable": {"removed": removed, "total": 1000}},
         "diverged_at": diverged,
+        "seed": 0,
+        "cost": {"train_seconds": 1.5, "peak_memory": 7},
         "environment": {"lthbench": "1", "torch": "2", "device": "cpu", "processor": "P", "threads": 1},
     }
 
@@ -101,11 +103,11 @@ def test_other_scales_are_marked(small):
 def test_csv(small):
     rows = list(csv.DictReader(io.StringIO(write.table_csv(small))))
     assert rows[1] == {
-        "method": "ticket", "asked": "0.5", "sparsity": "0.500000", "n": "2", "accuracy_mean": "97.0",
-        "accuracy_sd": "2.828427", "accuracies": "99.0000 95.0000", "diverged": "0", "runs": "t0 t1",
+        "method": "ticket", "asked": "0.5", "sparsity": "0.500000", "n": "2", "mean": "97.0",
+        "sd": "2.828427", "values": "99.0000 95.0000", "diverged": "0", "runs": "t0 t1",
     }  # fmt: skip
     assert [row["n"] for row in rows] == ["2", "2", "1", "2", "0"]
-    assert (rows[2]["accuracy_sd"], rows[4]["accuracy_mean"], rows[4]["sparsity"]) == ("", "", "")
+    assert (rows[2]["sd"], rows[4]["mean"], rows[4]["sparsity"]) == ("", "", "")
 
 
 def test_many_sparsities_stand_in_rows():
@@ -121,15 +123,20 @@ def test_terminal_shows_the_best_of_each_column_and_no_label_as_markup(small):
     console = Console(width=120, record=True, file=io.StringIO(), force_terminal=True)
     write.terminal(small, console)
     text = console.export_text(clear=False)
-    assert text.startswith("A small one: test accuracy, %, n = 1 to 2\n")
+    assert text.startswith("A small one: Test accuracy in percent, n = 1 to 2\n")
     assert "[dense]" in text
     assert "\x1b[1m97.00 ± 2.83\x1b[0m" in console.export_text(styles=True)
 
 
 def test_files(small, tmp_path):
     paths = write.write(small, tmp_path / "pages")
-    assert [p.name for p in paths] == ["small.md", "small.csv", "small.png"]
-    assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == ["small.csv", "small.md", "small.png"]
+    assert [p.name for p in paths] == ["small.md", "small.csv", "small.png", "small.cost.csv"]
+    assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == [
+        "small.cost.csv",
+        "small.csv",
+        "small.md",
+        "small.png",
+    ]
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert plot(small) == paths[2].read_bytes()
 

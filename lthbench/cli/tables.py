@@ -1,0 +1,169 @@
+"""Tables: a YAML in the group `table` is a union of small grids, and what a paper says of them.
+
+`settings` hold for every row; the command line's overrides win over them; what a block or a row itself sets wins over
+both, because that is what its `label` says. `blocks` (networks, data sets) are crossed with `rows` (methods).
+`where` says in the paper's words where settings, block or row stand: by that and by sparsity the cells of the tables
+in `published` and the sides of the `claims` are found.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lthbench.base.errors import UserError, near
+from lthbench.base.settings import Settings, build, coerce
+from lthbench.cli.compose import Choice, Composer, Config
+from lthbench.published import Claim, Paper, load
+from lthbench.published import Table as Numbers
+from lthbench.report.cases import methods, quantity_of, understood
+from lthbench.report.quantities import QUANTITIES
+
+
+@dataclass(frozen=True)
+class Table(Settings):
+    """What a table's file says.
+
+    `quantity` is what is compared, `margin` in its unit how near is the same, fixed before anything is run. `at` gives
+    the sparsities that `level:n` comes to where rates by kind of layer decide. `scales` are settings for scales other
+    than paper. `assumptions` are printed beside the results. `needs`: why it cannot be run yet.
+    """
+
+    name: str
+    title: str
+    rows: tuple[dict[str, Any], ...]
+    blocks: tuple[dict[str, Any], ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    where: dict[str, Any] = field(default_factory=dict)
+    paper: str | None = None
+    published: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    quantity: str = "accuracy"
+    margin: float | None = None
+    at: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
+    needs: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"table {self.name}"
+        if not self.rows and not self.needs:
+            raise UserError(f"{where} has no rows")
+        if self.quantity not in QUANTITIES:
+            raise UserError(f"{where}: quantity: unknown '{self.quantity}'{near(self.quantity, QUANTITIES)}")
+        if (self.published or self.claims) and self.paper is None:
+            raise UserError(f"{where}: published and claims need a paper")
+        if self.published and (self.margin is None or self.margin <= 0):
+            raise UserError(f"{where}: published numbers need a margin above 0")
+
+    def grids(self) -> list[Row]:
+        """The small grids: blocks crossed with rows."""
+        return [Row.of(self, dict(block), dict(row)) for block in self.blocks or ({"label": ""},) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One small grid of a table: a label, the table's settings, and its own, each by key."""
+
+    label: str
+    settings: Mapping[str, Any]
+    own: Mapping[str, Any]
+    where: Mapping[str, Any] = field(default_factory=dict)
+    block: str = ""
+
+    @classmethod
+    def of(cls, table: Table, block: dict[str, Any], row: dict[str, Any]) -> Row:
+        """A row of a block; what the row sets wins."""
+        labels = [str(part.pop("label")) for part in (row, block)]
+        where = dict(table.where)
+        for part in (block, row):
+            where |= coerce(part.pop("where", None) or {}, dict[str, Any], f"table {table.name}: {labels[0]}: where")
+        return cls(", ".join(filter(None, labels)), table.settings, block | row, where, labels[1])
+
+    def points(self, composer: Composer, rest: Sequence[str], scale: Config) -> Iterable[tuple[Choice, ...]]:
+        """The product of all axes: settings, then the command line, then the row's own."""
+
+        def axis(key: str, value: Any) -> list[Choice]:
+            return composer.values(f"{key}={'null' if value is None else value}")
+
+        said = {values[0].key: values for values in map(composer.values, rest)}
+        axes = {key: axis(key, value) for key, value in self.settings.items()} | said
+        axes |= {key: axis(key, value) for key, value in self.own.items()}
+        for key, most in (("seed", scale.get("seeds")), ("sparsity", scale.get("sparsities"))):
+            if most and key not in said and key in axes:
+                axes[key] = _spread(axes[key], most)
+        return itertools.product(*axes.values())
+
+
+def _spread(values: list[Choice], most: int) -> list[Choice]:
+    """At most so many of the values, evenly spread, the first included."""
+    if len(values) <= most:
+        return values
+    return [values[i * (len(values) - 1) // max(1, most - 1)] for i in range(most)]
+
+
+def named(composer: Composer, overrides: Sequence[str]) -> tuple[Table | None, list[str]]:
+    """The table that is named (with or without `+`), and the other overrides."""
+    lines = [line for line in overrides if line.lstrip("+").split("=", 1)[0] == "table"]
+    rest = [line for line in overrides if line not in lines]
+    if not lines:
+        return None, rest
+    choices = composer.values(lines[-1])
+    if len(choices) > 1:
+        raise UserError(f"'{lines[-1]}': one table a command")
+    name = choices[0].value
+    if name is None:
+        return None, rest
+    table = read(composer, name)
+    if table.needs:
+        raise UserError(f"table {name} is not yet runnable: {table.needs}")
+    return table, rest
+
+
+def read(composer: Composer, name: str) -> Table:
+    """A table's file, checked, its published numbers and claims as well."""
+    text = composer.compose([composer.choice(f"table={name}")]).get("table") or {}
+    known = [f.name for f in fields(Table) if f.name != "name"]
+    for key in text:
+        if key not in known:
+            raise UserError(f"table {name}: unknown key '{key}'{near(key, known)}")
+    if not isinstance(text.get("settings") or {}, dict):
+        raise UserError(f"table {name}: settings are no 'key: value' pairs")
+    if not isinstance(text.get("rows"), list) and not text.get("needs"):
+        raise UserError(f"table {name} has no rows")
+    for what in ("rows", "blocks"):
+        for number, part in enumerate(text.get(what) or [], 1):
+            if not isinstance(part, dict) or "label" not in part:
+                raise UserError(f"table {name}: {what.removesuffix('s')} {number} has no label")
+    made = {key: value for key, value in text.items() if value is not None}
+    table = build(Table, {"title": name, "rows": [], **made, "name": name}, f"table {name}")
+    for row in table.grids():
+        if any(isinstance(value, dict) for value in row.own.values()):
+            raise UserError(
+                f"table {name}: {row.label}: a setting is a group; name one setting a key, group.key: value"
+            )
+    numbers(table, composer.extra_dir)
+    return table
+
+
+def numbers(table: Table, own: str | None) -> tuple[Paper, tuple[Numbers, ...], tuple[Claim, ...]] | None:
+    """The paper a table is compared with, its tables and claims; a UserError where they do not fit the table."""
+    if table.paper is None:
+        return None
+    paper = load(table.paper, own)
+    where = f"table {table.name}"
+    tables = tuple(paper.table(ident) for ident in table.published)
+    for theirs in tables:
+        if theirs.quantity is None or (theirs.quantity == "accuracy") != table.quantity.startswith("accuracy"):
+            raise UserError(f"{where}: {theirs.id} holds {theirs.metric} ({theirs.unit}), not {table.quantity}")
+    claims = tuple(paper.claim(ident) for ident in table.claims)
+    ours = {str(row.where["method"]) for row in table.grids() if "method" in row.where} | {"dense"}
+    for claim in claims:
+        for method in methods(claim):
+            if str(method) not in ours:
+                raise UserError(f"{where}: claim {claim.id} names '{method}', which no row is{near(str(method), ours)}")
+        if not understood(claim):
+            raise UserError(f"{where}: claim {claim.id} is about {quantity_of(claim)}, which results do not hold")
+    return paper, tables, claims

@@ -1,0 +1,86 @@
+"""The published side of a page in words: cells beside the paper's, claims, assumptions and deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lthbench.report.board import Board, Entry
+from lthbench.report.claims import Case, ClaimResult
+
+WHY = (
+    "*Reproduced*: the 90 % interval of ours minus published lies within the margin. *Differs*: a t test at 5 %, "
+    "Holm-adjusted over the table. Published numbers in parentheses are unverified and not judged."
+)
+WHY_CLAIMS = "A claim's cases are judged one by one; words are Holm-adjusted over the paper's claims."
+
+
+def sections(board: Board) -> list[str]:
+    """Lines of Markdown; none for a board without a paper."""
+    if board.paper is None:
+        return []
+    lines: list[str] = []
+    cells = [e for e in board.entries if e.published is not None]
+    if cells:
+        lines += [f"## Beside {board.paper.reference}", "", f"{WHY} Margin {board.margin:g}.", ""]
+        lines += [*pipe_table(["cell", "ours", "published", "difference", "verdict"], list(map(_cell, cells))), ""]
+    if board.claims:
+        head = ["claim", "says", "cases", "verdict"]
+        lines += ["## Claims", "", WHY_CLAIMS, "", *pipe_table(head, list(map(_claim, board.claims))), ""]
+    for title, texts in (("Assumptions", board.assumptions), ("Deviations", board.deviations)):
+        if texts:
+            lines += [f"## {title}", "", *(f"- {text}" for text in texts), ""]
+    return lines
+
+
+def summary(board: Board) -> list[str]:
+    """A few lines for the terminal."""
+    if board.paper is None:
+        return []
+    counts = ", ".join(f"{n} {word}" for word, n in board.judged().items())
+    lines = [f"beside {board.paper.reference}: {counts}"] if counts else []
+    lines += [f"claim {c.id}: {_words(c.word, c.note)}: {c.text}" for c in board.claims]
+    return lines + [f"deviation: {text}" for text in board.deviations]
+
+
+def _cell(e: Entry) -> list[str]:
+    assert e.published is not None and e.verdict is not None
+    p, v = e.published, e.verdict
+    theirs = e.number(p.value) + (f" ± {e.number(p.sd)}" if p.sd is not None else "")
+    theirs += f" (n = {p.n})" if p.n else ""
+    theirs = f"({theirs})" if p.evidence == "unverified" else theirs
+    place = f"{e.label}, {100 * (e.nominal or 0):.4g} %"
+    return [place, e.text(), f"{theirs}, {p.source}", _interval(e, v.difference, v.low, v.high), _words(v.word, v.note)]
+
+
+def _interval(e: Entry, d: float | None, low: float | None, high: float | None) -> str:
+    if d is None:
+        return ""
+    sign = "+" if d > 0 else ""
+    between = "" if low is None or high is None else f" [{e.number(low)}, {e.number(high)}]"
+    return f"{sign}{e.number(d)}{between}"
+
+
+def _claim(c: ClaimResult) -> list[str]:
+    return [c.id, c.text, "; ".join(map(_case, c.cases)) or "no cell fits", _words(c.word, c.note)]
+
+
+def _case(c: Case) -> str:
+    against = f"{c.left} against {c.right}" if c.right else c.left
+    if c.difference is None:
+        return f"{against}: {c.word}"
+    between = "" if c.low is None or c.high is None else f" [{c.low:.2f}, {c.high:.2f}]"
+    paired = ", paired" if c.paired else ""
+    return f"{against}: {c.difference:+.2f}{between}, n = {c.n}{paired}, {_words(c.word, c.note)}"
+
+
+def _words(word: str, note: str) -> str:
+    return f"{word} ({note})" if note else word
+
+
+def pipe_table(head: list[str], rows: Sequence[list[str]]) -> list[str]:
+    """A table in Markdown: the first column to the left, the others to the right."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, rows)]

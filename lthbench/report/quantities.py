@@ -1,0 +1,40 @@
+"""What is compared: numbers that a run's JSON holds or that its measured points give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def accuracy(run: Result) -> float:
+    """Test accuracy of the reported state, in percent."""
+    return 100 * _number(run["metrics"]["test"]["accuracy"])
+
+
+def early_stop_iteration(run: Result) -> float:
+    """The iteration of smallest validation loss among the measured points; NaN where none were measured."""
+    points = {int(step): _number(point["loss"]) for step, point in run["curves"].get("val", {}).items()}
+    finite = {step: loss for step, loss in points.items() if math.isfinite(loss)}
+    return float(min(finite, key=lambda step: (finite[step], step))) if finite else math.nan
+
+
+def accuracy_at_early_stop(run: Result) -> float:
+    """Test accuracy, in percent, at the iteration of smallest validation loss."""
+    step = early_stop_iteration(run)
+    point = None if math.isnan(step) else run["curves"].get("test", {}).get(str(int(step)))
+    return math.nan if point is None else 100 * _number(point["accuracy"])
+
+
+QUANTITIES: dict[str, tuple[str, Callable[[Result], float]]] = {
+    "accuracy": ("Test accuracy in percent", accuracy),
+    "accuracy_at_early_stop": ("Test accuracy in percent at the smallest validation loss", accuracy_at_early_stop),
+    "early_stop_iteration": ("Iteration of smallest validation loss", early_stop_iteration),
+}
+
+
+def _number(value: Any) -> float:
+    """JSON has no NaN: null stands for it."""
+    return math.nan if value is None else float(value)
