@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from rich.console import Console
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
-from lthbench.cli.grid import Cell, Grid, comparison, expand
+from lthbench.cli.grid import Grid, comparison, expand
+from lthbench.cli.results import Results
 from lthbench.engine.keep import KEEPS
 from lthbench.engine.runner import Listener
 from lthbench.engine.store import Store
@@ -53,13 +54,16 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     outcome = local.run(
         runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
     )
-    made = leaderboard(grid, overrides, multirun, extra_dir)
+    found = Results([out])
+    made = leaderboard(grid, overrides, multirun, extra_dir, found)
     paths = write.write(made, out / "leaderboards")
     write.terminal(made, terminal())
     for path in paths:
         print(path)
     if len(runs) == 1 and runs[0].result not in outcome.failed:
         print(out / "runs" / f"{runs[0].id}.json")
+    for line in found.remarks:
+        say(line)
     for stage, reason in outcome.failed.items():
         say(f"failed: {stage!r}: {reason}")
     if outcome.failed:
@@ -96,26 +100,20 @@ def folders(config: dict[str, Any]) -> tuple[Path, Store]:
     return out, Store(out / "store" if config["store"] is None else Path(str(config["store"])))
 
 
-def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> Board:
+def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None, found: Results) -> Board:
     """The leaderboard of a grid from the results that are there."""
-    out, _ = folders(grid.config)
     words = [o for o in overrides if not o.startswith(("out=", "store=", "data="))]
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
-    made = board(grid.name, grid.title, results(grid.cells, out / "runs"), command, grid.config["scale"]["name"])
+    cells = [(cell.label, cell.asked, found.get(cell.experiment.id)) for cell in grid.cells]
+    made = board(grid.name, grid.title, cells, command, grid.config["scale"]["name"])
+    for cell, (label, asked, result) in zip(grid.cells, cells):
+        if result is None and (older := found.older(cell.experiment)) and (entry := made.cell(label, asked)):
+            entry.stale += older
     theirs = comparison(grid, extra_dir)
     if theirs is not None:
         compare(made, theirs)
     return made
-
-
-def results(cells: Iterable[Cell], runs: Path) -> Iterable[tuple[str, str, dict[str, Any] | None]]:
-    """Label, sparsity and result of each cell; None where there is none."""
-    from lthbench.programs import record
-
-    for cell in cells:
-        path = runs / f"{cell.experiment.id}.json"
-        yield cell.label, cell.asked, record.read(path) if path.exists() else None
 
 
 def supported(config: dict[str, Any]) -> None:

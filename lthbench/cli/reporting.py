@@ -1,4 +1,4 @@
-"""`lthbench report` and `lthbench show`: pages and results from the JSONs that are there."""
+"""`lthbench report`: pages from the JSONs that are there, of one folder or several."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lthbench.base.errors import UserError
-from lthbench.cli.compose import Composer, composer
-from lthbench.cli.execute import folders, leaderboard, say, terminal
+from lthbench.cli.compose import Composer, Config, composer, conf_dir
+from lthbench.cli.execute import leaderboard, say, terminal
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import readable
+from lthbench.cli.results import Results
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.engine.store import state_file
-from lthbench.programs import record
+from lthbench.programs.versions import outdated
 from lthbench.report import write
 from lthbench.report.board import Board, board
 
@@ -23,12 +24,14 @@ PLACES = ("out=", "store=", "data=")
 
 
 def report(words: Sequence[str]) -> int:
-    """Remake one leaderboard (of the command that is named) or all that have results."""
+    """Remake one leaderboard (of the command that is named) or all that have results, and the page of all."""
     arguments = parser(
         "report",
-        "Remake leaderboards from the results, without computing anything.\n\n"
-        "  archive=DIR   one leaderboard and all runs it rests on, to keep: md, csv, png, runs.jsonl.gz\n"
-        "  from=DIR      put the runs of such an archive among the results first",
+        "Remake leaderboards from the results, without computing anything; and index.html, the page of them all.\n\n"
+        "  out=DIR,DIR       results of several machines as one; the leaderboards go to the first\n"
+        "  pruner=FILE.py    all tables, with your own method in each\n"
+        "  archive=DIR       one leaderboard and all runs it rests on, to keep: md, csv, png, runs.jsonl.gz\n"
+        "  from=DIR          put the runs of such an archive among the results first",
     )
     arguments.add_argument(
         "overrides", nargs="*", help="a command's overrides (table=NAME, out=DIR, -m ...); none: all tables"
@@ -40,27 +43,47 @@ def report(words: Sequence[str]) -> int:
     keep, overrides = _word("archive", overrides)
     source, overrides = _word("from", overrides)
     with composer(extra_dir) as compose:
-        out, _ = folders(compose.compose(c for o in overrides if o.startswith(PLACES) for c in compose.values(o)))
+        places = [o for o in overrides if o.startswith(PLACES)]
+        said = [o for o in overrides if o not in places]
+        outs = out_folders(compose, places)
         if source is not None:
             if not (Path(source) / write.RUNS).is_file():
                 raise UserError(f"from: no {write.RUNS} in '{source}'")
-            write.unpack(Path(source), out / "runs")
-        if not (out / "runs").is_dir():
-            raise UserError(f"no results in '{out}'; run something first, or say out=DIR")
-        if [o for o in overrides if not o.startswith(PLACES)]:
-            grid = expand(compose, overrides, multirun)
-            boards = [leaderboard(grid, overrides, multirun, extra_dir)]
+            write.unpack(Path(source), outs[0] / "runs")
+        for out in outs:
+            if not (out / "runs").is_dir():
+                raise UserError(f"no results in '{out}'; run something first, or say out=DIR")
+        found = Results(outs)
+        if said and not all(_own(o) for o in said):
+            boards = [leaderboard(expand(compose, said, multirun), said, multirun, extra_dir, found)]
+        elif keep is not None:
+            raise UserError("archive: name the table (or the grid) to keep")
         else:
-            boards = [*_tables(compose, overrides, extra_dir), _everything(out / "runs")]
-    if keep is not None and len(boards) != 1:
-        raise UserError("archive: name the table (or the grid) to keep")
+            boards = [*_tables(compose, said, extra_dir, found), _everything(found)]
     console = terminal()
     for made in boards:
-        paths = write.archive(made, Path(keep)) if keep else write.write(made, out / "leaderboards")
+        paths = write.archive(made, Path(keep)) if keep else write.write(made, outs[0] / "leaderboards")
         write.terminal(made, console)
         for path in paths:
             print(path)
+    for line in found.remarks:
+        say(line)
     return 0
+
+
+def out_folders(compose: Composer, places: Sequence[str]) -> list[Path]:
+    """The folders that `out=A,B` names, or the default one."""
+    named = [choice for line in places for choice in compose.values(line) if choice.key == "out"]
+    outs = [choice.value for choice in named] or [compose.compose([])["out"]]
+    if not all(isinstance(out, str) and out for out in outs):
+        raise UserError("out: name a folder")
+    return [Path(out) for out in dict.fromkeys(outs)]
+
+
+def _own(override: str) -> bool:
+    """Whether an override is about a method of the user's own: `pruner=FILE.py`, `pruner.KEY=VALUE`."""
+    key, _, value = override.partition("=")
+    return (key == "pruner" and value.endswith(".py")) or key.startswith("pruner.")
 
 
 def _word(key: str, overrides: list[str]) -> tuple[str | None, list[str]]:
@@ -69,45 +92,103 @@ def _word(key: str, overrides: list[str]) -> tuple[str | None, list[str]]:
     return (found[-1].partition("=")[2] if found else None), [o for o in overrides if o not in found]
 
 
-def _tables(compose: Composer, places: list[str], extra_dir: str | None) -> Iterator[Board]:
+# ---- all tables
+
+
+def _tables(compose: Composer, said: list[str], extra_dir: str | None, found: Results) -> Iterator[Board]:
     """The leaderboards of all tables, at all scales, that have a result."""
-    for scale in compose.loader.get_group_options("scale"):
-        for table in compose.loader.get_group_options("table"):
-            words = [f"table={table}", *([f"scale={scale}"] if scale != "paper" else []), *places]
-            made = leaderboard(expand(compose, words, False), words, False, extra_dir)
-            if any(entry.runs for entry in made.entries):
+    there = {(r["config"]["model"]["name"], r["config"]["data"]["name"]) for r in found.everything}
+    names = _Names(extra_dir)
+    for table in compose.loader.get_group_options("table"):
+        uses = names.uses(table)
+        for scale in compose.loader.get_group_options("scale"):
+            standin = bool(compose.compose([compose.choice(f"scale={scale}")])["scale"]["standin"])
+            if not any(_fits(uses, model, data, standin) for model, data in there):
+                continue
+            words = [f"table={table}", *([f"scale={scale}"] if scale != "paper" else []), *said]
+            try:
+                made = leaderboard(expand(compose, words, False), words, False, extra_dir, found)
+            except UserError as error:
+                say(f"passed over: table {table}: {error}")
+                continue
+            if any(entry.runs or entry.stale for entry in made.entries):
                 yield made
 
 
-def _everything(runs: Path) -> Board:
+class _Names:
+    """What networks and data sets a table can have results of, read off its YAML: composing it takes far longer."""
+
+    def __init__(self, extra_dir: str | None) -> None:
+        self.folders = [Path(conf_dir()), *([Path(extra_dir)] if extra_dir else [])]
+
+    def uses(self, table: str) -> dict[str, set[str] | None]:
+        """Names by group, of all rows together; None where they cannot be told."""
+        text = self._read("table", table)
+        layers = [[text.get("settings") or {}], text.get("blocks") or [], text.get("rows") or []]
+        layers.append(list((text.get("scales") or {}).values()))
+        return {group: self._named(group, layers) for group in DEFAULTS}
+
+    def _named(self, group: str, layers: Sequence[Any]) -> set[str] | None:
+        names: set[str] = set()
+        parts = [part for layer in layers for part in layer if isinstance(part, dict)]
+        said = {str(part[group]) for part in parts if group in part}
+        if not any(layer and all(group in part for part in layer) for layer in layers[:3]):
+            said.add(DEFAULTS[group])
+        for option in {option for text in said for option in text.split(",")}:
+            name = self._read(group, option.strip()).get("name")
+            if name in (None, "???") or any(f"{group}.name" in part for part in parts):
+                return None
+            names.add(str(name))
+        return names
+
+    def _read(self, group: str, option: str) -> Config:
+        path = next((p for folder in self.folders if (p := folder / group / f"{option}.yaml").is_file()), None)
+        text = yaml.load(path.read_text(), LOADER) if path else None
+        return text if isinstance(text, dict) else {}
+
+
+DEFAULTS = {"model": "lenet_300_100", "dataset": "digits"}
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _fits(uses: dict[str, set[str] | None], model: str, data: str, standin: bool) -> bool:
+    """Whether a result on these can be one of a table that uses those."""
+    if data.startswith("standin_") != standin:
+        return False
+    given = {"model": model, "dataset": data.removeprefix("standin_")}
+    return all((names := uses[group]) is None or name in names for group, name in given.items())
+
+
+# ---- all runs
+
+
+def _everything(found: Results) -> Board:
     """All results, by what they are: only runs that differ in seed alone share a cell."""
-    found: list[tuple[str, str, str, dict[str, Any]]] = []
-    for path in sorted(runs.glob("*.json")):
-        try:
-            result = record.read(path)
-        except UserError as error:
-            say(f"passed over: {error}")
-            continue
+    cells: list[tuple[str, str, str, dict[str, Any]]] = []
+    for result in found.everything:
         counted = result["sparsity"]["prunable"]
-        config = result["config"]
         sparsity = f"{counted['removed'] / counted['total']:.6g}"
-        found.append((describe(config), _method(config), sparsity, result))
-    methods: dict[str, list[str]] = {}  # description -> what the settings are, in order of appearance
-    for label, method, _, _ in found:
-        if method not in methods.setdefault(label, []):
-            methods[label].append(method)
-    cells = []
-    for label, method, sparsity, result in found:
-        number = f" ({methods[label].index(method) + 1})" if len(methods[label]) > 1 else ""
-        cells.append((label + number, sparsity, result))
-    return board("runs", "All runs", sorted(cells, key=lambda cell: cell[0]), "python -m lthbench report")
+        old = outdated(result)
+        label = describe(result["config"]) + (f" (stale: {', '.join(old)})" if old else "")
+        cells.append((label, _method(result), sparsity, result))
+    methods: dict[str, dict[str, int]] = {}  # description -> what the settings are -> its number
+    for label, method, _, _ in cells:
+        known = methods.setdefault(label, {})
+        known.setdefault(method, len(known) + 1)
+    named = []
+    for label, method, sparsity, result in cells:
+        number = f" ({methods[label][method]})" if len(methods[label]) > 1 else ""
+        named.append((label + number, sparsity, result))
+    return board("runs", "All runs", sorted(named, key=lambda cell: cell[0]), "python -m lthbench report")
 
 
-def _method(config: dict[str, Any]) -> str:
-    """All settings but the seed and how far pruning goes, as text."""
+def _method(result: dict[str, Any]) -> str:
+    """All settings but the seed and how far pruning goes, and the versions, as text."""
+    config = result["config"]
     apart = {k: v for k, v in config.items() if k not in ("seed", "rounds", "rates_applied")}
     rounds = config.get("rounds", [])
     apart["pruned in"] = rounds[0] if len(rounds) > 1 else "one round"
+    apart["stale"] = outdated(result)
     return re.sub(r'"seed": \d+', "", json.dumps(apart, sort_keys=True))
 
 
@@ -132,49 +213,3 @@ def _retraining(retrain: dict[str, Any]) -> str:
     if retrain["from"] != "end":
         return "rewind to init" if retrain["from"] == 0 else f"rewind to step {retrain['from']}"
     return "fine-tuning" if retrain["batches"] == "its own" else "learning-rate rewinding"
-
-
-def show(words: Sequence[str]) -> int:
-    """Print one result."""
-    arguments = parser("show", "One result: settings, metrics, sparsities, where each number comes from.")
-    arguments.add_argument("id", help="a result's id, or its first letters")
-    arguments.add_argument("place", nargs="*", default=[], help="out=DIR")
-    arguments.add_argument("--json", action="store_true", help="the whole file")
-    parsed = arguments.parse_intermixed_args(words)
-    for word in parsed.place:
-        if not word.startswith(PLACES):
-            raise UserError(f"show: '{word}' has no meaning here; it takes an id and out=DIR")
-    with composer(None) as compose:
-        out, store = folders(compose.compose(c for o in parsed.place for c in compose.values(o)))
-    found = sorted((out / "runs").glob(f"{parsed.id}*.json"))
-    if len(found) != 1:
-        several = f"{len(found)} results begin with" if found else "no result begins with"
-        raise UserError(f"{several} '{parsed.id}' in '{out / 'runs'}'")
-    result = record.read(found[0])
-    if parsed.json:
-        print(json.dumps(result, indent=1))
-        return 0
-    counts = ", ".join(f"{n} {c['removed'] / c['total']:.4%}" for n, c in result["sparsity"].items())
-    print(f"{result['id']}  {describe(result['config'])}, seed {result['seed']}")
-    for split, metrics in result["metrics"].items():
-        print(f"{split}: accuracy {metrics['accuracy']:.4%}, loss {metrics['loss']}")
-    print(f"removed of: {counts}")
-    flops = result["flops"]
-    print(
-        f"multiply-adds: {flops['nonzero']:,} of {flops['dense']:,}, theoretical speed-up {flops['speedup'] or 0:.2f}"
-    )
-    if result["diverged_at"] is not None:
-        print(f"diverged at step {result['diverged_at']}")
-    for name, layer in result["layers"].items():
-        print(f"  {name}: {layer['kept']:,} of {layer['total']:,}")
-    print(f"weights sha256 {result['final_weights_sha256']}")
-    for role, ref in result["stages"].items():
-        print(f"  {role}: {ref}")
-    ident, _, step = result["stages"]["final"].partition("@")
-    name = state_file(int(step)) if step.isdigit() else f"{step}.safetensors" if step else "out.safetensors"
-    print(f"the network: {store.folder(ident) / name}")
-    cost = result["cost"]
-    peak = readable(cost.get("peak_memory", 0))
-    print(f"training {cost['train_seconds']} s, peak memory {peak}; {json.dumps(result['environment'])}")
-    print("settings: " + json.dumps(result["config"], indent=1))
-    return 0

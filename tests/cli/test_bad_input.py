@@ -203,7 +203,7 @@ EXACT = [
     ("report", "no results in 'results/out'; run something first, or say out=DIR"),
     ("show", "show: the following arguments are required: id; see lthbench show --help"),
     ("show abc", "no result begins with 'abc' in 'results/out/runs'"),
-    ("show abc seed=3", "show: 'seed=3' has no meaning here; it takes an id and out=DIR"),
+    ("show abc seed=3", "show: 'seed=3' has no meaning here; it takes ids and out=DIR"),
     ("store", "store: the following arguments are required: action; see lthbench store --help"),
     ("store list", "no store at 'results/out/store'; say out=DIR or store=DIR"),
     ("store list abc", "store list: 'abc' has no meaning here; the places are out=DIR and store=DIR"),
