@@ -17,18 +17,22 @@ from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, build, coerce
 from lthbench.cli.compose import Choice, Composer, Config
 from lthbench.published import Claim, Paper, load
-from lthbench.published import Table as Numbers
-from lthbench.report.cases import methods, quantity_of, understood
+from lthbench.report.cases import names, quantity_of, understood
+from lthbench.report.compare import Part
 from lthbench.report.quantities import QUANTITIES
+
+COUNTS = ("prunable", "weights", "parameters")
 
 
 @dataclass(frozen=True)
 class Table(Settings):
     """What a table's file says.
 
-    `quantity` is what is compared, `margin` in its unit how near is the same, fixed before anything is run. `at` gives
-    the sparsities that `level:n` comes to where rates by kind of layer decide. `scales` are settings for scales other
-    than paper. `assumptions` are printed beside the results. `needs`: why it cannot be run yet.
+    `published` names tables of the paper: by id, or as {table: id, word: value} where one is about a part of the rows.
+    `quantity` is what is compared, `margin` in its unit how near is the same, fixed before anything is run. The
+    paper's sparsity is over `counted` weights (one of a result's three counts); `at` gives what a `level:n` comes to
+    where that is not what was asked: rates by kind of layer, weights that are counted and not pruned. `scales` are
+    settings for scales other than paper. `assumptions` are printed beside the results. `needs`: why it cannot run yet.
     """
 
     name: str
@@ -38,10 +42,11 @@ class Table(Settings):
     settings: dict[str, Any] = field(default_factory=dict)
     where: dict[str, Any] = field(default_factory=dict)
     paper: str | None = None
-    published: tuple[str, ...] = ()
+    published: tuple[Any, ...] = ()
     claims: tuple[str, ...] = ()
     quantity: str = "accuracy"
     margin: float | None = None
+    counted: str = "prunable"
     at: dict[str, float] = field(default_factory=dict)
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
@@ -53,6 +58,8 @@ class Table(Settings):
             raise UserError(f"{where} has no rows")
         if self.quantity not in QUANTITIES:
             raise UserError(f"{where}: quantity: unknown '{self.quantity}'{near(self.quantity, QUANTITIES)}")
+        if self.counted not in COUNTS:
+            raise UserError(f"{where}: counted: unknown '{self.counted}'{near(self.counted, COUNTS)}")
         if (self.published or self.claims) and self.paper is None:
             raise UserError(f"{where}: published and claims need a paper")
         if self.published and (self.margin is None or self.margin <= 0):
@@ -148,22 +155,32 @@ def read(composer: Composer, name: str) -> Table:
     return table
 
 
-def numbers(table: Table, own: str | None) -> tuple[Paper, tuple[Numbers, ...], tuple[Claim, ...]] | None:
+def numbers(table: Table, own: str | None) -> tuple[Paper, tuple[Part, ...], tuple[Claim, ...]] | None:
     """The paper a table is compared with, its tables and claims; a UserError where they do not fit the table."""
     if table.paper is None:
         return None
     paper = load(table.paper, own)
     where = f"table {table.name}"
-    tables = tuple(paper.table(ident) for ident in table.published)
-    for theirs in tables:
+    tables = []
+    for entry in table.published:
+        about = dict(entry) if isinstance(entry, dict) else {"table": entry}
+        theirs = paper.table(str(about.pop("table", None)))
         if theirs.quantity is None or (theirs.quantity == "accuracy") != table.quantity.startswith("accuracy"):
             raise UserError(f"{where}: {theirs.id} holds {theirs.metric} ({theirs.unit}), not {table.quantity}")
+        tables.append(Part(about, theirs))
     claims = tuple(paper.claim(ident) for ident in table.claims)
-    ours = {str(row.where["method"]) for row in table.grids() if "method" in row.where} | {"dense"}
+    places = [row.where for row in table.grids()]
     for claim in claims:
-        for method in methods(claim):
-            if str(method) not in ours:
-                raise UserError(f"{where}: claim {claim.id} names '{method}', which no row is{near(str(method), ours)}")
+        for key, value in names(claim):
+            ours = [v for place in places if key in place for v in _list(place[key])]
+            if value not in ours and (key, value) != ("method", "dense"):
+                raise UserError(
+                    f"{where}: claim {claim.id}: no row has {key} '{value}'{near(str(value), map(str, ours))}"
+                )
         if not understood(claim):
             raise UserError(f"{where}: claim {claim.id} is about {quantity_of(claim)}, which results do not hold")
-    return paper, tables, claims
+    return paper, tuple(tables), claims
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
