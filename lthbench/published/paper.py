@@ -135,10 +135,10 @@ class Table(Settings):
         return [c for c in self.cells if self._agrees(c, where, sparsity)]
 
     def _agrees(self, cell: Row, where: Row, sparsity: float) -> bool:
-        if not all(is_at(where, key, value) for key, value in cell.items()):
-            return False
         own = cell.get("sparsity", sparsity)
-        return isinstance(own, (int, float)) and alike(own, sparsity)
+        if not isinstance(own, (int, float)) or not alike(own, sparsity):
+            return False
+        return all(is_at(where, key, cell[key]) for key in where if key in cell)
 
     def published(self, cell: Row) -> Published:
         """A cell as a number to compare with."""
