@@ -135,7 +135,7 @@ def comparison(grid: Grid, own: str | None) -> Comparison | None:
     places = {
         (cell.label, cell.asked): Place(cell.row.where, _nominal(cell, table), cell.row.block) for cell in grid.cells
     }
-    return Comparison(paper, tables, claims, table.quantity, table.margin, table.assumptions, places)
+    return Comparison(paper, tables, claims, table.quantity, table.margin, table.counted, table.assumptions, places)
 
 
 def _nominal(cell: Cell, table: Table) -> float | None:
@@ -143,8 +143,9 @@ def _nominal(cell: Cell, table: Table) -> float | None:
     rounds = cell.experiment.run.rounds
     if not rounds:
         return 0.0
-    density = rounds[-1]
-    return table.at.get(cell.asked) if density is None else 1 - float(density)
+    if cell.asked in table.at:
+        return table.at[cell.asked]
+    return None if rounds[-1] is None else 1 - float(rounds[-1])
 
 
 def _marked(row: Row, choices: Iterable[Choice], several: set[str]) -> str:

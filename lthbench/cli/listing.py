@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -14,9 +15,12 @@ from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Composer, composer, conf_dir
 from lthbench.cli.execute import terminal
 from lthbench.cli.subcommands import parser
+from lthbench.cli.tables import Table as Read
+from lthbench.cli.tables import names_of, read
 from lthbench.data.known import CHOICES, FOLDERS, SETS
 from lthbench.pruning.criteria import CRITERIA
 from lthbench.pruning.prunable import PRESETS
+from lthbench.published import known, load
 
 Rows = list[tuple[str, ...]]
 GROUP_NAMES = {"model": "models", "dataset": "datasets", "pruner": "pruners", "table": "tables"}
@@ -25,9 +29,9 @@ GROUP_NAMES = {"model": "models", "dataset": "datasets", "pruner": "pruners", "t
 def run(words: Sequence[str]) -> int:
     """Print the options of a group, or of all."""
     arguments = parser("list", "What there is to choose from: models, datasets, pruners, tables, or any other group.")
-    arguments.add_argument("what", nargs="?", help="models, datasets, pruners, tables, prunable, or a group's name")
+    arguments.add_argument("what", nargs="?", help="models, datasets, pruners, tables, papers, prunable, or a group")
     arguments.add_argument("--verbose", "-v", action="store_true", help="with settings, versions and sources")
-    arguments.add_argument("--config-dir", help="options of your own")
+    arguments.add_argument("--config-dir", help="options of your own, and published/*.yaml")
     arguments.add_argument("--data", help="where data sets are looked for (default $LTHBENCH_DATA, then data)")
     parsed = arguments.parse_args(words)
     console = terminal()
@@ -36,6 +40,8 @@ def run(words: Sequence[str]) -> int:
         topics: dict[str, Callable[[], Rows]] = {
             **{GROUP_NAMES.get(g, g): _options(compose, g, parsed.config_dir, parsed.verbose) for g in groups},
             "datasets": lambda: _datasets(parsed.data),
+            "papers": lambda: _papers(parsed.config_dir),
+            "tables": lambda: tables(compose, parsed.data),
             "prunable": lambda: [(name, what) for name, (what, _) in PRESETS.items()],
         }
         what = GROUP_NAMES.get(parsed.what, parsed.what)
@@ -74,6 +80,66 @@ def _settings(group: str, text: str) -> str:
             source = (inspect.getdoc(inspect.getmodule(known.score)) or "").strip()
             body += f"\nversion {known.version}: {source}"
     return textwrap.indent(body, "  ")
+
+
+def tables(compose: Composer, root: str | None) -> Rows:
+    """Each table: what it compares, its size and cost, its data; or why it cannot be run."""
+    from lthbench.cli.resolve import data_root
+
+    where = root or data_root({"data": None})
+    rows: Rows = []
+    for name in names_of(compose):
+        try:
+            rows.append((name, "\n".join(_table(compose, read(compose, name), where))))
+        except UserError as error:
+            rows.append((name, f"wrong: {error}"))
+    return rows
+
+
+def _table(compose: Composer, table: Read, root: str) -> Iterator[str]:
+    yield table.title
+    paper = load(table.paper, compose.extra_dir) if table.paper else None
+    if table.needs:
+        about = f"{paper.reference}; " if paper else ""
+        yield f"{about}not yet runnable: {table.needs}"
+        return
+    points = [(row, {c.key: c.value for c in point}) for row in table.grids() for point in row.points(compose, [], {})]
+    cells = {(row.label, str(said.get("sparsity"))) for row, said in points}
+    size = f"{len(cells)} cells, {len(points)} runs"
+    if table.cost:
+        size += f"; {table.cost['epochs']:,.0f} epochs, {table.cost['alone']:,.0f} were nothing shared"
+    if paper:
+        beside = f"{len(table.published)} published table(s), {len(table.claims)} claim(s)"
+        yield f"{paper.reference}: {beside}"
+    yield size
+    needed = sorted({str(said.get("dataset", "digits")) for _, said in points})
+    yield "; ".join(f"{name}: {'here' if _here(name, root) else 'not in ' + repr(root)}" for name in needed)
+
+
+def _here(name: str, root: str) -> bool:
+    """Whether files of a data set are there; which version they are is for `list datasets` to say."""
+    from lthbench.data import folders
+    from lthbench.data.read import Copy
+
+    if name in FOLDERS:
+        return folders.seen(name, root) is not None
+    return name in SETS and (not SETS[name].places or Copy.find(name, root) is not None)
+
+
+def _papers(own: str | None) -> Rows:
+    """Each file of published numbers: what it holds and how well it is known, or what is wrong with it."""
+    rows: Rows = []
+    for name in known(own):
+        try:
+            paper = load(name, own)
+        except UserError as error:
+            rows.append((name, f"wrong: {error}"))
+            continue
+        levels = Counter(t.evidence.level for t in paper.tables for _ in t.rows)
+        counts = ", ".join(f"{n:,} {level}" for level, n in sorted(levels.items()))
+        what = f"{len(paper.tables)} tables ({counts or 'no rows'}), {len(paper.claims)} claims"
+        rows.append((name, f"{paper.reference}: {paper.title}\n{what}"))
+    return rows
 
 
 def _datasets(root: str | None) -> Rows:

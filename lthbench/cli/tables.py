@@ -11,24 +11,32 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, build, coerce
-from lthbench.cli.compose import Choice, Composer, Config
+from lthbench.cli.compose import Choice, Composer, Config, conf_dir
 from lthbench.published import Claim, Paper, load
-from lthbench.published import Table as Numbers
-from lthbench.report.cases import methods, quantity_of, understood
+from lthbench.report.cases import names, quantity_of, understood
+from lthbench.report.compare import Part
 from lthbench.report.quantities import QUANTITIES
+
+COUNTS = ("prunable", "weights", "parameters")
 
 
 @dataclass(frozen=True)
 class Table(Settings):
     """What a table's file says.
 
-    `quantity` is what is compared, `margin` in its unit how near is the same, fixed before anything is run. `at` gives
-    the sparsities that `level:n` comes to where rates by kind of layer decide. `scales` are settings for scales other
-    than paper. `assumptions` are printed beside the results. `needs`: why it cannot be run yet.
+    `published` names tables of the paper: by id, or as {table: id, word: value} where one is about a part of the rows.
+    `quantity` is what is compared, `margin` in its unit how near is the same, fixed before anything is run. The
+    paper's sparsity is over `counted` weights (one of a result's three counts); `at` gives what a `level:n` comes to
+    where that is not what was asked: rates by kind of layer, weights that are counted and not pruned. `scales` are
+    settings for scales other than paper. `assumptions` are printed beside the results. `needs`: why it cannot run yet.
+    `cost`: epochs at paper scale, of all runs and of each run `alone`; a test keeps it true.
     """
 
     name: str
@@ -38,13 +46,15 @@ class Table(Settings):
     settings: dict[str, Any] = field(default_factory=dict)
     where: dict[str, Any] = field(default_factory=dict)
     paper: str | None = None
-    published: tuple[str, ...] = ()
+    published: tuple[Any, ...] = ()
     claims: tuple[str, ...] = ()
     quantity: str = "accuracy"
     margin: float | None = None
+    counted: str = "prunable"
     at: dict[str, float] = field(default_factory=dict)
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
+    cost: dict[str, float] = field(default_factory=dict)
     needs: str | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +63,8 @@ class Table(Settings):
             raise UserError(f"{where} has no rows")
         if self.quantity not in QUANTITIES:
             raise UserError(f"{where}: quantity: unknown '{self.quantity}'{near(self.quantity, QUANTITIES)}")
+        if self.counted not in COUNTS:
+            raise UserError(f"{where}: counted: unknown '{self.counted}'{near(self.counted, COUNTS)}")
         if (self.published or self.claims) and self.paper is None:
             raise UserError(f"{where}: published and claims need a paper")
         if self.published and (self.margin is None or self.margin <= 0):
@@ -124,7 +136,8 @@ def named(composer: Composer, overrides: Sequence[str]) -> tuple[Table | None, l
 
 def read(composer: Composer, name: str) -> Table:
     """A table's file, checked, its published numbers and claims as well."""
-    text = composer.compose([composer.choice(f"table={name}")]).get("table") or {}
+    text = _text(composer, name)
+    text.pop("defaults", None)
     known = [f.name for f in fields(Table) if f.name != "name"]
     for key in text:
         if key not in known:
@@ -148,22 +161,64 @@ def read(composer: Composer, name: str) -> Table:
     return table
 
 
-def numbers(table: Table, own: str | None) -> tuple[Paper, tuple[Numbers, ...], tuple[Claim, ...]] | None:
+def _text(composer: Composer, name: str) -> dict[str, Any]:
+    """A table's file over those that its `defaults` name, as Hydra would compose it, in a hundredth of the time."""
+    options = names_of(composer)
+    if name not in options:
+        raise UserError(f"no option '{name}' in group 'table'{near(name, options)}")
+    folders = [folder for folder in (composer.extra_dir, conf_dir()) if folder]
+    path = next(p for folder in folders if (p := Path(folder) / "table" / f"{name}.yaml").is_file())
+    try:
+        text = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"table {name}: {' '.join(str(error).split())}") from None
+    if not isinstance(text, dict):
+        raise UserError(f"table {name} has no rows")
+    made: dict[str, Any] = {}
+    for base in text.get("defaults") or []:
+        _merge(made, _text(composer, str(base)))
+    return _merge(made, text)
+
+
+def names_of(composer: Composer) -> list[str]:
+    """The tables there are."""
+    return list(composer.loader.get_group_options("table"))
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, everything else is replaced."""
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(under.get(key), dict)
+        under[key] = _merge(dict(under[key]), value) if both else value
+    return under
+
+
+def numbers(table: Table, own: str | None) -> tuple[Paper, tuple[Part, ...], tuple[Claim, ...]] | None:
     """The paper a table is compared with, its tables and claims; a UserError where they do not fit the table."""
     if table.paper is None:
         return None
     paper = load(table.paper, own)
     where = f"table {table.name}"
-    tables = tuple(paper.table(ident) for ident in table.published)
-    for theirs in tables:
+    tables = []
+    for entry in table.published:
+        about = dict(entry) if isinstance(entry, dict) else {"table": entry}
+        theirs = paper.table(str(about.pop("table", None)))
         if theirs.quantity is None or (theirs.quantity == "accuracy") != table.quantity.startswith("accuracy"):
             raise UserError(f"{where}: {theirs.id} holds {theirs.metric} ({theirs.unit}), not {table.quantity}")
+        tables.append(Part(about, theirs))
     claims = tuple(paper.claim(ident) for ident in table.claims)
-    ours = {str(row.where["method"]) for row in table.grids() if "method" in row.where} | {"dense"}
+    places = [row.where for row in table.grids()]
     for claim in claims:
-        for method in methods(claim):
-            if str(method) not in ours:
-                raise UserError(f"{where}: claim {claim.id} names '{method}', which no row is{near(str(method), ours)}")
+        for key, value in names(claim):
+            ours = [v for place in places if key in place for v in _list(place[key])]
+            if value not in ours and (key, value) != ("method", "dense"):
+                raise UserError(
+                    f"{where}: claim {claim.id}: no row has {key} '{value}'{near(str(value), map(str, ours))}"
+                )
         if not understood(claim):
             raise UserError(f"{where}: claim {claim.id} is about {quantity_of(claim)}, which results do not hold")
-    return paper, tables, claims
+    return paper, tuple(tables), claims
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -6,6 +6,6 @@ A paper of one's own is one more YAML in a folder `published` of the folder that
 """
 
 from lthbench.published.load import known, load
-from lthbench.published.paper import Claim, Evidence, Paper, Published, Table, alike
+from lthbench.published.paper import Claim, Evidence, Paper, Published, Table, alike, is_at
 
-__all__ = ["Claim", "Evidence", "Paper", "Published", "Table", "alike", "known", "load"]
+__all__ = ["Claim", "Evidence", "Paper", "Published", "Table", "alike", "is_at", "known", "load"]

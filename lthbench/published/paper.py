@@ -29,6 +29,12 @@ def alike(a: float, b: float, factor: float = 1.02) -> bool:
     return max(1 - a, 1 - b) < factor * min(1 - a, 1 - b)
 
 
+def is_at(where: Row, key: str, value: Any) -> bool:
+    """Whether a place has this value for a word; what it does not tell is not held against it. A list: either name."""
+    own = where.get(key, value)
+    return value in own if isinstance(own, (list, tuple)) else bool(own == value)
+
+
 def one_of(value: str | None, known: tuple[str, ...], where: str) -> None:
     """Raise a UserError unless `value` is None or known."""
     if value is not None and value not in known:
@@ -112,7 +118,7 @@ class Table(Settings):
     @property
     def quantity(self) -> str | None:
         """What results may be compared with: `accuracy`, `early_stop_iteration`, or None."""
-        if self.metric in (*ACCURACIES, "test_error") and self.unit == "percent":
+        if self.metric in (*ACCURACIES, "test_error") and self.unit.split()[0] == "percent":
             return "accuracy"
         return "early_stop_iteration" if self.metric == "iterations" else None
 
@@ -129,10 +135,10 @@ class Table(Settings):
         return [c for c in self.cells if self._agrees(c, where, sparsity)]
 
     def _agrees(self, cell: Row, where: Row, sparsity: float) -> bool:
-        if any(cell[key] != value for key, value in where.items() if key in cell):
-            return False
         own = cell.get("sparsity", sparsity)
-        return isinstance(own, (int, float)) and alike(own, sparsity)
+        if not isinstance(own, (int, float)) or not alike(own, sparsity):
+            return False
+        return all(is_at(where, key, cell[key]) for key in where if key in cell)
 
     def published(self, cell: Row) -> Published:
         """A cell as a number to compare with."""

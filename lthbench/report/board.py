@@ -28,6 +28,7 @@ class Entry:
     quantity: str = "accuracy"
     where: Mapping[str, Any] = field(default_factory=dict)  # the cell's place in the paper's words
     nominal: float | None = None  # the sparsity that was asked for, as a number
+    counted: str = "prunable"  # what the paper's sparsity is over
     block: str = ""
     published: Published | None = None
     verdict: Verdict | None = None

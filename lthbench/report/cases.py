@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lthbench.published import Claim, alike
+from lthbench.published import Claim, alike, is_at
 from lthbench.report.quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ Place = Mapping[str, Any]
 NEAREST = 1.12  # a claim's sparsity means the nearest level: rounds of 20 % are a factor 1.25 apart
 TO_DENSE = ("error minus dense error", "top-1 drop")  # quantities that compare with the dense network first
 OF_QUANTITY = ("metric", "quantity")
+OF_SPARSITY = ("sparsity", "compression_log10")
 
 
 class Pair(NamedTuple):
@@ -27,11 +28,11 @@ class Pair(NamedTuple):
     offset: float = 0.0
 
 
-def quantity_of(claim: Claim) -> str:
-    """The name of the quantity that a claim is about."""
+def quantity_of(claim: Claim, default: str = "accuracy") -> str:
+    """The name of the quantity that a claim is about; where it names none, the table's."""
     whens = claim.when if isinstance(claim.when, (list, tuple)) else [claim.when]
     named = [side[key] for side in (claim.left, claim.right, *whens) for key in OF_QUANTITY if key in side]
-    return str(named[0]) if named else "accuracy"
+    return str(named[0]) if named else default
 
 
 def understood(claim: Claim) -> bool:
@@ -39,9 +40,13 @@ def understood(claim: Claim) -> bool:
     return quantity_of(claim) in (*QUANTITIES, *TO_DENSE)
 
 
-def methods(claim: Claim) -> list[str]:
-    """The methods that the claim names."""
-    return [point["method"] for side in (claim.left, claim.right) for point in _points(side) if "method" in point]
+def names(claim: Claim) -> list[tuple[str, Any]]:
+    """What the sides name besides sparsity: (word, value), as (method, snip)."""
+    words = {**claim.left, **claim.right}
+    free = {key for key in words if any(isinstance(side.get(key), Mapping) for side in (claim.left, claim.right))}
+    free |= {*OF_QUANTITY, *OF_SPARSITY, "value"}
+    points = [point for side in (claim.left, claim.right) for point in _points(side)]
+    return [(key, value) for point in points for key, value in point.items() if key not in free]
 
 
 def pairs(claim: Claim, entries: Sequence[Entry]) -> list[Pair]:
@@ -92,7 +97,7 @@ def _fitting(wanted: Place, entries: Sequence[Entry]) -> list[Entry]:
         for e in entries
         if e.nominal is not None
         and (e.nominal == 0) == dense
-        and all(e.where.get(key, value) == value for key, value in wanted.items())
+        and all(is_at(e.where, key, value) for key, value in wanted.items())
     ]
     if dense:
         return _once(found)
@@ -142,5 +147,5 @@ def _agree(one: Entry, other: Entry, named: set[str]) -> bool:
     """Whether two cells differ in nothing but what the claim's sides name (a dense network in sparsity as well)."""
     if any(other.where.get(key, value) != value for key, value in one.where.items() if key not in named):
         return False
-    free = not one.nominal or not other.nominal or named & {"sparsity", "compression_log10"}
+    free = not one.nominal or not other.nominal or named & {*OF_SPARSITY}
     return bool(free) or alike(one.nominal or 0.0, other.nominal or 0.0)

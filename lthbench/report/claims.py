@@ -61,16 +61,20 @@ class ClaimResult:
         return sum(case.word == word for case in self.cases)
 
 
-def judge(claims: Iterable[Claim], entries: Sequence[Entry]) -> list[ClaimResult]:
-    """The claims of one paper on the cells of a table."""
-    return _corrected([_result(claim, tuple(_case(claim, pair) for pair in pairs(claim, entries))) for claim in claims])
+def judge(claims: Iterable[Claim], entries: Sequence[Entry], quantity: str = "accuracy") -> list[ClaimResult]:
+    """The claims of one paper on the cells of a table; `quantity` is compared where a claim names none."""
+    made = []
+    for claim in claims:
+        about = quantity_of(claim, quantity)
+        made.append(_result(claim, about, tuple(_case(claim, about, pair) for pair in pairs(claim, entries))))
+    return _corrected(made)
 
 
 # ---- one case
 
 
-def _case(claim: Claim, pair: Pair) -> Case:
-    measure = QUANTITIES.get(quantity_of(claim), QUANTITIES["accuracy"])[1]
+def _case(claim: Claim, quantity: str, pair: Pair) -> Case:
+    measure = QUANTITIES.get(quantity, QUANTITIES["accuracy"])[1]
     left, right = pair.left, pair.right
     ours = {run["seed"]: measure(run) for run in left.runs}
     theirs = {run["seed"]: measure(run) for run in right.runs} if right else {}
@@ -152,13 +156,13 @@ def _name(entry: Entry) -> str:
 # ---- the claim
 
 
-def _result(claim: Claim, cases: tuple[Case, ...]) -> ClaimResult:
+def _result(claim: Claim, quantity: str, cases: tuple[Case, ...]) -> ClaimResult:
     made = ClaimResult(
         id=claim.id,
         text=claim.statement,
         place=claim.place,
         relation=claim.relation,
-        quantity=quantity_of(claim),
+        quantity=quantity,
         margin=claim.margin,
         share=claim.share,
         evidence=claim.evidence.level,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lthbench.published import Claim, Paper, Published, Table, alike
+from lthbench.published import Claim, Paper, Published, Table, alike, is_at
 from lthbench.report.board import Board, Entry
 from lthbench.report.claims import judge
 from lthbench.report.verdicts import Spread, Verdict, corrected, pooled, verdict
@@ -24,14 +24,23 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A table of the paper, and which places it is about where its columns do not say so."""
+
+    about: Mapping[str, Any]
+    table: Table
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What a table is compared with, fixed before anything is run."""
 
     paper: Paper
-    tables: tuple[Table, ...]
+    tables: tuple[Part, ...]
     claims: tuple[Claim, ...]
     quantity: str
     margin: float | None
+    counted: str  # the paper's sparsity is over: prunable, weights, parameters
     assumptions: tuple[str, ...]
     places: Mapping[tuple[str, str], Place]  # (label, sparsity as asked)
 
@@ -44,24 +53,25 @@ def compare(board: Board, comparison: Comparison) -> None:
     for entry in board.entries:
         place = comparison.places[entry.label, entry.asked]
         entry.where, entry.nominal, entry.block = place.where, place.nominal, place.block
-        entry.quantity = comparison.quantity
+        entry.quantity, entry.counted = comparison.quantity, comparison.counted
         entry.published = beside(comparison.tables, place)
     judged = [e for e in board.entries if e.published is not None]
     for entry, made in zip(judged, corrected([_judged(e, board) for e in judged])):
         entry.verdict = made
-    board.claims = judge(comparison.claims, board.entries)
+    board.claims = judge(comparison.claims, board.entries, comparison.quantity)
     if any(_standin(e) for e in board.entries):
         board.claims = [replace(c, word="not judged", note="made-up data") for c in board.claims]
 
 
-def beside(tables: Sequence[Table], place: Place) -> Published | None:
+def beside(tables: Sequence[Part], place: Place) -> Published | None:
     """The published number of a place: of the first table that has one there."""
     if place.nominal is None:
         return None
-    for table in tables:
-        found = table.find(place.where, place.nominal)
-        if found:
-            return table.published(found[0])
+    for part in tables:
+        if all(is_at(place.where, key, value) for key, value in part.about.items()):
+            found = part.table.find(place.where, place.nominal)
+            if found:
+                return part.table.published(found[0])
     return None
 
 
@@ -119,11 +129,12 @@ def _judged(entry: Entry, board: Board) -> Verdict:
 
 def _unfit(entry: Entry) -> str:
     """Why the runs of a cell can say nothing for or against the published number; empty: they can."""
-    totals = {run["sparsity"]["prunable"]["total"] for run in entry.runs}
-    if len(totals) > 1:
+    counts = [run["sparsity"][entry.counted] for run in entry.runs]
+    if len({count["total"] for count in counts}) > 1:
         return "runs that count different weights"
-    if entry.sparsity is not None and entry.nominal is not None and not alike(entry.sparsity, entry.nominal):
-        return f"sparsity {entry.sparsity:.4g}, published for {entry.nominal:.4g}"
+    for ours in (count["removed"] / count["total"] for count in counts):
+        if entry.nominal is not None and not alike(ours, entry.nominal):
+            return f"sparsity {ours:.4g}, published for {entry.nominal:.4g}"
     if len(entry.runs) > 1 and len({run["final_weights_sha256"] for run in entry.runs}) == 1:
         return "identical runs: the seed is not used"
     fallen = collapsed(entry.runs)
