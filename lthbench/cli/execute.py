@@ -107,13 +107,23 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
     command = f"python -m lthbench {shlex.join(words)}"
     cells = [(cell.label, cell.asked, found.get(cell.experiment.id)) for cell in grid.cells]
     made = board(grid.name, grid.title, cells, command, grid.config["scale"]["name"])
+    entries = {(entry.label, entry.asked): entry for entry in made.entries}
     for cell, (label, asked, result) in zip(grid.cells, cells):
-        if result is None and (older := found.older(cell.experiment)) and (entry := made.cell(label, asked)):
-            entry.stale += older
+        if result is None:
+            entries[label, asked].stale += found.older(cell.experiment)
+    if grid.table is not None:
+        made.commands = {cell.label: _command_of(cell.row.label, command) for cell in grid.cells}
     theirs = comparison(grid, extra_dir)
     if theirs is not None:
         compare(made, theirs)
     return made
+
+
+def _command_of(row: str, command: str) -> str:
+    """The command of one row of a table."""
+    quoted = "'" + row.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    plain = not re.search(r'[$`"\\!]', quoted)
+    return f'{command} "only={quoted}"' if plain else f"{command} {shlex.quote('only=' + quoted)}"
 
 
 def supported(config: dict[str, Any]) -> None:

@@ -99,7 +99,8 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
         rows += added
         name, title = table.name, table.title
         if top["only"] is not None:
-            chosen = [row for row in rows if str(top["only"]) in row.label]
+            chosen = [row for row in rows if str(top["only"]) == row.label]
+            chosen = chosen or [row for row in rows if str(top["only"]) in row.label]
             if not chosen:
                 labels = [row.label for row in rows]
                 raise UserError(f"only={top['only']}: no such row in table {name}{near(top['only'], labels)}")

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator, Sequence
 
 from lthbench.base.errors import UserError
+from lthbench.base.units import duration, readable
 from lthbench.cli.compose import Config, composer
 from lthbench.cli.costs import Timing, alone, kept_bytes, total_epochs, wall
 from lthbench.cli.execute import folders, jobs_of, supported
@@ -88,20 +89,3 @@ def _hours(whole: Sequence[Work], left: Sequence[Work], config: Config) -> Itera
         f"time with {with_}: {duration(all_of_it)} in all ({duration(sum(takes))} of work), "
         f"{duration(what_is_left)} for what is left"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 72)):
-        if seconds < most * size:
-            return f"{seconds / size:.{0 if seconds >= 9.95 * size else 1}f} {unit}"
-    return f"{seconds / 86400:,.0f} days"
-
-
-def readable(size: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

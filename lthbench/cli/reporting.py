@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.programs.versions import outdated
 from lthbench.report import write
 from lthbench.report.board import Board, board
+from lthbench.report.html import page
 
 PLACES = ("out=", "store=", "data=")
 
@@ -66,6 +68,10 @@ def report(words: Sequence[str]) -> int:
         write.terminal(made, console)
         for path in paths:
             print(path)
+    if not keep:
+        index = outs[0] / "leaderboards" / "index.html"
+        write.replace(index, page(boards, shlex.join(["python", "-m", "lthbench", "report", *words])).encode())
+        print(index)
     for line in found.remarks:
         say(line)
     return 0

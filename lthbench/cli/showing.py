@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.base.errors import UserError
+from lthbench.base.units import readable
 from lthbench.cli.compose import composer
 from lthbench.cli.execute import folders
-from lthbench.cli.planning import readable
 from lthbench.cli.reporting import PLACES, describe, out_folders
 from lthbench.cli.subcommands import parser
 from lthbench.engine.store import Store, state_file

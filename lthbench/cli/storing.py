@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lthbench.base.errors import UserError
+from lthbench.base.units import readable
 from lthbench.cli.compose import Composer, composer
 from lthbench.cli.execute import folders
 from lthbench.cli.grid import expand

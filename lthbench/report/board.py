@@ -14,6 +14,7 @@ from lthbench.report.quantities import QUANTITIES
 from lthbench.report.verdicts import Verdict
 
 Result = dict[str, Any]
+LINES = 24  # more methods than this are too many for one picture
 
 
 @dataclass
@@ -82,6 +83,12 @@ class Board:
     claims: list[ClaimResult] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)  # what the paper does not say, and what was taken
     deviations: list[str] = field(default_factory=list)  # where the runs are not what the paper ran
+    commands: Mapping[str, str] = field(default_factory=dict)  # of each method
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is something for a picture, and not too much."""
+        return 0 < len({e.label for e in self.entries if e.runs}) <= LINES
 
     @property
     def labels(self) -> list[str]:
@@ -106,6 +113,12 @@ class Board:
         """The sparsity of a column in percent, or as it was asked where no run tells it."""
         found = {f"{100 * e.sparsity:.4g} %" for e in self.entries if e.asked == asked and e.sparsity is not None}
         return found.pop() if len(found) == 1 else f"sparsity={asked}"
+
+    def made_with(self) -> list[str]:
+        """Versions and hardware of the runs."""
+        made = (run["environment"] for e in self.entries for run in e.runs)
+        form = "lthbench {lthbench}, torch {torch}, {device} ({processor}, {threads} thread(s))"
+        return sorted({form.format_map(environment) for environment in made})
 
     def seeds(self) -> str:
         counts = {len(e.runs) for e in self.entries if e.runs}

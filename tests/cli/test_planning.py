@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthbench.base.settings import Settings
+from lthbench.base.units import duration
 from lthbench.bench.pace import Pace
 from lthbench.cli.compose import Composer, composer
 from lthbench.cli.costs import FILE_SECONDS, SCORING, WEIGHT_SECONDS, Timing, wall
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import _Empty, duration
+from lthbench.cli.planning import _Empty
 from lthbench.engine.graph import stage
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.store import Output
