@@ -15,7 +15,6 @@ from lthbench.base.units import readable
 from lthbench.cli.compose import Composer, composer
 from lthbench.cli.execute import folders
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import readable
 from lthbench.cli.subcommands import parser
 from lthbench.engine.keep import others
 from lthbench.engine.store import Damaged, Store

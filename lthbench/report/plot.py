@@ -31,9 +31,9 @@ def drawing(board: Board, entries: Sequence[Entry], name: str) -> str:
     """The picture of some cells as an SVG element, whose text and axes have the colour of the text around it."""
     import matplotlib
 
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": board.name, "figure.facecolor": "none"}
-    with matplotlib.rc_context(style | ink | {"axes.facecolor": "none", "grid.color": INK}):
+    ink: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": board.name, "figure.facecolor": "none"}
+    with matplotlib.rc_context({**style, **ink, "axes.facecolor": "none", "grid.color": INK}):
         figure = _figure(board, entries, "", [*COLOURS[:-1], INK])
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
