@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -76,6 +77,7 @@ class Composer:
         self._choices: dict[str, Choice] = {}
         self._values: dict[str, list[Choice]] = {}
         self._bases: dict[tuple[str, ...], Config] = {}
+        self._plain: dict[str, bool] = {}
 
     def parse(self, line: str) -> Override:
         """Parse one override string."""
@@ -146,15 +148,51 @@ class Composer:
         return config
 
     def _base(self, groups: tuple[str, ...]) -> Config:
+        """The configuration with these group choices. Those that fill their own section and touch no other are put
+        into a composition without them: so many fewer are made."""
         if groups not in self._bases:
-            with one_line():
-                composed = self.loader.load_configuration("config", list(groups), run_mode=RunMode.RUN)
-                OmegaConf.set_struct(composed, False)
-                composed.pop("hydra")
-                plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
-            assert isinstance(plain, dict)
-            self._bases[groups] = {str(k): _opened(v) for k, v in plain.items()}
+            plain = tuple(line for line in groups if self._is_plain(line))
+            if len(groups) > 1 and plain:
+                base = dict(self._base(tuple(line for line in groups if line not in plain)))
+                for line in plain:
+                    group = line.lstrip("+").partition("=")[0]
+                    base[group] = self._base((line,))[group]
+                self._bases[groups] = base
+            else:
+                self._bases[groups] = self._composed(groups)
         return self._bases[groups]
+
+    def _composed(self, groups: tuple[str, ...]) -> Config:
+        with one_line():
+            composed = self.loader.load_configuration("config", list(groups), run_mode=RunMode.RUN)
+            OmegaConf.set_struct(composed, False)
+            composed.pop("hydra")
+            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+        assert isinstance(plain, dict)
+        return {str(k): _opened(v) for k, v in plain.items()}
+
+    def _is_plain(self, line: str) -> bool:
+        """Whether an option's file fills its own section and nothing else: no packages, overrides, interpolations."""
+        if line not in self._plain:
+            group, _, option = line.lstrip("+").partition("=")
+            text = self.file(group, option)
+            found = re.match(r"defaults:\s*(.*)", text or "", re.MULTILINE)
+            brought = [word.strip() for word in found[1].strip("[]").split(",")] if found else []
+            self._plain[line] = (
+                text is not None
+                and not re.search(r"\$\{|^# *@package|^defaults:\s*$|^- ", text, re.MULTILINE)
+                and not any(re.search(r"\W", word) or word == "_self_" for word in brought)
+                and all(self._is_plain(f"{group}={word}") for word in brought)
+            )
+        return self._plain[line]
+
+    def file(self, group: str, option: str) -> str | None:
+        """The text of an option's file; None where there is none."""
+        for folder in (conf_dir(), self.extra_dir):
+            path = Path(folder or "", group, f"{option}.yaml")
+            if folder is not None and path.is_file():
+                return path.read_text()
+        return None
 
 
 class Open(dict[str, Any]):

@@ -135,7 +135,7 @@ def _cell(e: Entry) -> Row:
         "sparsity": "" if known is None else f"{known:.6g}",
         "sparsity_text": e.asked if known is None else f"{100 * known:.4g}",
         "mean": f"{e.mean:.6g}" if e.runs and math.isfinite(e.mean) else "",
-        "ours": e.text(),
+        "ours": _ours(e),
         "n": len(e.runs),
         "n_text": f"{len(e.runs)}" if len(e.runs) >= e.planned else f"{len(e.runs)} of {e.planned}",
         "ids": " ".join(ids) + (" …" if len(e.runs) > IDS else ""),
@@ -157,6 +157,14 @@ def _cell(e: Entry) -> Row:
             "note": v.note,
         }
     return made
+
+
+def _ours(e: Entry) -> str:
+    """Mean ± sd; how many runs that is stands beside it."""
+    if not e.runs:
+        return e.text()
+    spread = f" ± {e.number(e.sd)}" if len(e.runs) > 1 else ""
+    return e.number(e.mean) + spread + (f" †{e.diverged}" if e.diverged else "")
 
 
 def _shade(difference: float | None, margin: float | None) -> str:

@@ -99,8 +99,8 @@ def _line(axes: Any, line: Sequence[Entry], label: str, colour: str, marker: str
             label=_plain(f"{label}, published"),
             color=colour,
             linestyle=":",
-            linewidth=1.0,
-            alpha=0.6,
+            linewidth=1.3,
+            alpha=0.9,
         )
 
 

@@ -24,11 +24,12 @@ WIDE = 8  # more sparsities than this stand in rows
 
 
 def write(board: Board, folder: Path) -> list[Path]:
-    """Write `<name>.md`, `.csv` and, where there are results, `.png` and `.cost.csv`; returns their paths."""
+    """Write `<name>.md`, `.csv`, `.tex` and, where there are results, `.png` and `.cost.csv`; returns their paths."""
+    from lthbench.report.latex import latex
     from lthbench.report.plot import plot
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"md": markdown(board).encode(), "csv": table_csv(board).encode()}
+    made = {"md": markdown(board).encode(), "csv": table_csv(board).encode(), "tex": latex(board).encode()}
     if any(e.runs for e in board.entries):
         made |= {"png": plot(board)} if board.drawn else {}
         made |= {"cost.csv": cost_csv(board).encode()}

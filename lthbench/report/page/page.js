@@ -11,8 +11,9 @@ for (const table of document.querySelectorAll("table.data")) {
     order: [],
     autoWidth: false,
     layout: { topStart: "search", topEnd: "info", bottomStart: null, bottomEnd: long ? "paging" : null },
-    language: { search: "Filter " + table.dataset.name, info: "_TOTAL_ rows", infoEmpty: "no row", infoFiltered: "of _MAX_", zeroRecords: "no such row" },
+    language: { search: "Filter", info: "_TOTAL_ rows", infoEmpty: "no row", infoFiltered: "of _MAX_", zeroRecords: "no such row" },
   });
+  made.table().container().querySelector("input").setAttribute("aria-label", "Filter " + table.dataset.name);
   if (long) {
     addEventListener("beforeprint", () => made.page.len(-1).draw());
     addEventListener("afterprint", () => made.page.len(100).draw());
