@@ -217,8 +217,8 @@ def states(blocks: int) -> Iterator[Row]:
             epoch = seconds(lambda: ours.run(ours.step + 100)) * steps / 100
 
             def save() -> None:
-                store.write(stage, "o.safetensors", ours.moments(), {})
-                store.write(stage, "s.safetensors", *ours.checkpoint().pack())
+                store.write(stage, "o.safetensors", ours.moments(copy=False), {})
+                store.write(stage, "s.safetensors", *ours.checkpoint(copy=False).pack())
                 store.extend_curve(stage, {"train": {ours.step: {"loss": ours.epoch_loss()}}})
 
             shares.append(100 * seconds(save) / epoch)

@@ -13,10 +13,10 @@ from pathlib import Path
 from lthbench.base.errors import UserError
 from lthbench.base.units import readable
 from lthbench.cli.compose import Composer, composer
-from lthbench.cli.execute import folders
+from lthbench.cli.execute import folders, say
 from lthbench.cli.grid import expand
 from lthbench.cli.subcommands import parser
-from lthbench.engine.keep import others
+from lthbench.engine.keep import others, registered
 from lthbench.engine.store import Damaged, Store
 from lthbench.programs import record
 
@@ -174,7 +174,12 @@ def _verify(store: Store) -> int:
 
 
 def _prune(store: Store, out: Path, spared: set[str], days: float, really: bool) -> int:
-    results = [record.read(path) for path in (out / "runs").glob("*.json") if path.stem not in spared]
+    sharing = {out.resolve(), *registered(store)}
+    for folder in sorted(sharing):
+        if not (folder / "runs").is_dir():
+            say(f"results in '{folder}' are not here: what only they need counts as not needed")
+    paths = [path for folder in sharing for path in (folder / "runs").glob("*.json")]
+    results = [record.read(path) for path in paths if path.stem not in spared]
     needed = _needs(store, [ref for result in results for ref in result["stages"].values()])
     needed |= others(store, "")  # what running commands work on
     before = time.time() - 86400 * days

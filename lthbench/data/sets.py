@@ -26,7 +26,8 @@ class Normalise(Settings):
 
 @dataclass(frozen=True)
 class Augment(Settings):
-    """Random crop from zero padding of `pad` pixels, and horizontal flips.
+    """Random crop from zero padding of `pad` pixels, horizontal flips, and then rotations by up to `rotate` degrees
+    either way (nearest pixel, zeros from outside, as torchvision does it).
 
     For image folders, instead of `pad`: a random part of the image, its area drawn from `scale` (shares of the
     whole), its width over height from `ratio`, resized (Szegedy et al. 2015, as torchvision does it).
@@ -36,10 +37,13 @@ class Augment(Settings):
     flip: bool = False
     scale: tuple[float, ...] = later(())
     ratio: tuple[float, ...] = later(())
+    rotate: float = later(0.0)
 
     def __post_init__(self) -> None:
         if self.pad < 0:
             raise UserError(f"dataset.augment.pad: {self.pad} is negative")
+        if not 0 <= self.rotate <= 180:
+            raise UserError(f"dataset.augment.rotate: {self.rotate} is not between 0 and 180 degrees")
         for name, bounds in (("scale", self.scale), ("ratio", self.ratio)):
             if bounds and not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1]):
                 raise UserError(f"dataset.augment.{name}: {list(bounds)} is not a lower and an upper bound above 0")
@@ -52,7 +56,7 @@ class Augment(Settings):
 
     @property
     def any(self) -> bool:
-        return self.pad > 0 or self.flip or bool(self.scale)
+        return self.pad > 0 or self.flip or bool(self.scale) or self.rotate > 0
 
 
 @dataclass(frozen=True)
@@ -115,14 +119,14 @@ class DataSettings(Settings):
                 raise UserError(f"dataset.normalise.{name}: {len(value)} values for {channels} channels")
         if self.normalise.kind == "channel" and min(self.normalise.std) <= 0:
             raise UserError(f"dataset.normalise.std: {min(self.normalise.std)} is not positive")
-        if self.augment.pad < 0:
-            raise UserError(f"dataset.augment.pad: {self.augment.pad} is negative")
 
     def _check_folder(self) -> None:
         if self.size < 1 or self.resize < self.size:
             raise UserError(f"dataset.resize: {self.resize} is less than dataset.size={self.size}, or that is none")
         if self.workers < 0:
             raise UserError(f"dataset.workers: {self.workers} is negative")
+        if self.augment.rotate:
+            raise UserError("dataset.augment.rotate: is for images in memory, not for image folders")
 
     @property
     def streamed(self) -> bool:

@@ -8,6 +8,7 @@ for any batch size and wherever a run was resumed. Images are (N, H, W, C) in me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Protocol
@@ -124,7 +125,7 @@ class TrainingStream:
         self.size, self.steps_per_epoch = size, steps_per_epoch
         self._windows = _windows(self.split.x, self.augment.pad)
         self._epoch = -1
-        self._order = self._dy = self._dx = self._flip = torch.empty(0)
+        self._order = self._dy = self._dx = self._flip = self._angle = torch.empty(0)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -137,6 +138,8 @@ class TrainingStream:
         x = self._windows[chosen, self._dy[chosen], self._dx[chosen]]
         if self.augment.flip:
             x = torch.where(self._flip[chosen][:, None, None, None], x.flip(2), x)
+        if self.augment.rotate:
+            x = rotated(x, self._angle[chosen])
         return normalised(x, self.split.normalise).permute(0, 3, 1, 2), y
 
     def _begin(self, epoch: int) -> None:
@@ -145,6 +148,9 @@ class TrainingStream:
         if self.augment.any:
             key = derive(self.seed, "augment", *self.index)
             self._dy, self._dx, self._flip = draws(key, epoch, self.split.samples, self.augment)
+        if self.augment.rotate:
+            word = hashed(key, epoch, self.split.samples, 3)
+            self._angle = (word.double() / 2**31 - 1) * math.radians(self.augment.rotate)
 
 
 def draws(key: int, epoch: int, samples: Tensor, augment: Augment) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,6 +166,20 @@ def hashed(key: int, epoch: int, samples: Tensor, purpose: int) -> Tensor:
     for word in (key >> 32, epoch, purpose):
         h = _mix(h) ^ (word & _WORD)
     return _mix(h)
+
+
+def rotated(x: Tensor, angle: Tensor) -> Tensor:
+    """Images (B, H, W, C) turned about their middle by `angle` (B,) in radians: nearest pixel, zeros from outside."""
+    count, height, width, _ = x.shape
+    down = torch.arange(height, dtype=torch.float64, device=x.device)[:, None] - (height - 1) / 2
+    right = torch.arange(width, dtype=torch.float64, device=x.device) - (width - 1) / 2
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    row = (cos * down + sin * right + (height - 1) / 2).round().long()  # where each pixel comes from, (B, H, W)
+    column = (cos * right - sin * down + (width - 1) / 2).round().long()
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    image = torch.arange(count, device=x.device)[:, None, None]
+    found = x[image, row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    return found * inside[..., None]
 
 
 def _mix(h: Tensor) -> Tensor:

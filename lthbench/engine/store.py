@@ -25,7 +25,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,12 +144,20 @@ class Store:
 
     def write(self, stage: Stage, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Write tensors (by name) and JSON values as one file."""
-        from safetensors.torch import save
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         text = canonical(meta)
-        head = json.dumps({"meta": text, "sha256": _digest(f"{stage.id}/{name}", tensors, text)}, sort_keys=True)
-        self._put(stage, name, save(tensors, metadata={"lthbench": head}))
+        head = json.dumps({"meta": text, "sha256": _digest(f"{stage.id}/{name}", ready, text)}, sort_keys=True)
+
+        def fill(path: Path) -> None:
+            try:
+                save_file(ready, path, metadata={"lthbench": head})
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(str(error)) from None
+
+        self._put(stage, name, fill)
 
     def read(self, ident: str, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and values of a file. Raises Gone, or Damaged after setting the file aside."""
@@ -176,7 +184,8 @@ class Store:
     def write_json(self, stage: Stage, name: str, value: Any) -> None:
         text = canonical(value)
         digest = name_of(f"{stage.id}/{name}{text}")
-        self._put(stage, name, f'{{"sha256":"{digest}","value":{text}}}\n'.encode())
+        data = f'{{"sha256":"{digest}","value":{text}}}\n'.encode()
+        self._put(stage, name, lambda path: path.write_bytes(data))
 
     def read_json(self, ident: str, name: str) -> Any:
         """The value of a JSON file. Raises Gone, or Damaged after setting the file aside."""
@@ -213,21 +222,21 @@ class Store:
 
     # ---- files
 
-    def _put(self, stage: Stage, name: str, data: bytes) -> None:
+    def _put(self, stage: Stage, name: str, fill: Callable[[Path], object]) -> None:
         folder = self.folder(stage.id)
         described = folder / "stage.json"
         folder.mkdir(parents=True, exist_ok=True)
         text = stage.text.encode()
         if not described.exists() or described.read_bytes() != text:  # new, or altered: written again
-            self._replace(described, text)
-        self._replace(folder / name, data)
+            self._replace(described, lambda path: path.write_bytes(text))
+        self._replace(folder / name, fill)
 
-    def _replace(self, path: Path, data: bytes) -> None:
+    def _replace(self, path: Path, fill: Callable[[Path], object]) -> None:
+        """Fill a file under a temporary name, flush it to the disk, rename it."""
         part = path.with_name(f".part-{os.getpid()}-{next(self._parts)}")
         try:
-            with open(part, "wb") as file:
-                file.write(data)
-                file.flush()
+            fill(part)
+            with open(part, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(part, path)
         except OSError:

@@ -17,7 +17,7 @@ from typing import Any
 
 from lthbench.base.errors import UserError
 from lthbench.engine.graph import ancestors
-from lthbench.engine.keep import drop, living_plan
+from lthbench.engine.keep import drop, living_plan, register
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.runner import Listener, Outcome, Runner
 from lthbench.engine.store import Gone, Store
@@ -49,6 +49,7 @@ def run(
     todo = plan(goals, store)
     if todo:
         prepare(device, threads)
+        register(store, out)
     runs = out / "runs"
     by_result = {e.result: e for e in experiments}
     computing: dict[str, Any] = {"device": device, "threads": threads}
@@ -98,6 +99,8 @@ def prepare(device: str, threads: int) -> None:
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (kind.index or 0) >= there:
             raise UserError(f"device={device} is not here: {there} CUDA devices are")
+        torch.use_deterministic_algorithms(True, warn_only=True)  # same id, same bits
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return
     try:
         torch.zeros(1, device=device)

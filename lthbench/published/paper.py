@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from lthbench.base.errors import UserError, near
@@ -195,6 +195,7 @@ class Table(Settings):
         return 10.0 ** -max(map(len, places), default=0)
 
 
+@lru_cache(maxsize=64)
 def expected_range(n: int | None) -> float | None:
     """Expected range of n normal draws in standard deviations (None below two)."""
     if n is None or n < 2:

@@ -208,8 +208,8 @@ def _finite(**values: float) -> dict[str, float | None]:
 
 def _save(job: Job, run: Trajectory, step: int, asked: bool) -> None:
     """Write the present state: asked for by somebody, or for resumption only."""
-    tensors, meta = run.checkpoint().pack()
-    moments = run.moments()
+    tensors, meta = run.checkpoint(copy=False).pack()
+    moments = run.moments(copy=False)
     if asked:
         job.store.write(job.stage, moments_file(step), moments, {})  # before the state: see resumable()
         job.store.write(job.stage, state_file(step), tensors, meta)

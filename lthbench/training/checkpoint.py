@@ -28,9 +28,11 @@ class Checkpoint:
     diverged_at: int | None = None
 
     @classmethod
-    def of(cls, model: ModelSettings, net: nn.Module, mask: Tensors, diverged_at: int | None = None) -> Checkpoint:
-        """A copy of what the network holds now."""
-        weights = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
+    def of(
+        cls, model: ModelSettings, net: nn.Module, mask: Tensors, diverged_at: int | None = None, copy: bool = True
+    ) -> Checkpoint:
+        """What the network holds now; without `copy` its own tensors, which change when it is trained on."""
+        weights = {k: v.detach().to("cpu", copy=copy) for k, v in net.state_dict().items()}
         return cls(model, weights, {k: v.cpu() for k, v in mask.items()}, diverged_at)
 
     @property

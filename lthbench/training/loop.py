@@ -124,12 +124,12 @@ class Trajectory:
         if self.diverged_at is None and not math.isfinite(self._loss.item()):
             self.diverged_at = self.step
 
-    def checkpoint(self) -> Checkpoint:
-        """Weights, buffers and mask at the present step."""
-        return Checkpoint.of(self.model, self.net, self.mask, self.diverged_at)
+    def checkpoint(self, copy: bool = True) -> Checkpoint:
+        """Weights, buffers and mask at the present step; without `copy`, good until the next one."""
+        return Checkpoint.of(self.model, self.net, self.mask, self.diverged_at, copy)
 
-    def moments(self) -> Tensors:
-        """The optimiser's state by parameter name, and the loss summed since the epoch began."""
+    def moments(self, copy: bool = True) -> Tensors:
+        """The optimiser's state by parameter name, and the loss summed since the epoch began; `copy` as above."""
         names = {parameter: name for name, parameter in self.net.named_parameters()}
         tensors = {"loss": self._loss}
         for parameter, state in self.optimizer.state.items():
@@ -139,7 +139,7 @@ class Trajectory:
         if self._scaler:
             state = self._scaler.state_dict()
             tensors |= {"scale": torch.tensor(state["scale"]), "growth": torch.tensor(state["_growth_tracker"])}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return {name: tensor.detach().to("cpu", copy=copy) for name, tensor in tensors.items()}
 
 
 class _Update:

@@ -255,6 +255,15 @@ def test_store_and_show(here, run):
     assert run("store list out=o").last.startswith("store: 0 stages, ")
 
 
+def test_pruning_a_shared_store_spares_what_other_results_need(here, run):
+    for out in ("a", "b"):
+        assert run(f"{SMOKE} out={out} store=s seed={out == 'b':d}").code == 0
+    assert run("store prune out=a store=s").last.startswith("prune: 0 stages, ")
+    for path in (here / "b" / "runs").iterdir():
+        path.unlink()
+    assert run("store prune out=a store=s").last.startswith("prune: 5 stages, ")
+
+
 def test_store_verify_finds_damage(here, run):
     assert run(f"{SMOKE} out=o").code == 0
     state = next((here / "o" / "store").rglob("s0*.safetensors"))
@@ -361,7 +370,10 @@ def test_ctrl_c(jobs, here):
     assert process.stderr is not None
     assert process.stderr.readline() == "Grid: 1 run, 1 seed, results in o\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert (out, err) == ("", "lthbench: interrupted; the same command goes on from here\n")
     assert not list((here / "o").glob("runs/*"))

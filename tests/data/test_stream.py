@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -6,11 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lthbench.base.errors import UserError
 from lthbench.base.seeds import derive, generator
 from lthbench.data import stream as room
 from lthbench.data.read import load
 from lthbench.data.sets import Augment, DataSettings, Normalise
-from lthbench.data.stream import TrainingStream, draws, hashed, normalised, split
+from lthbench.data.stream import TrainingStream, draws, hashed, normalised, rotated, split
 
 CIFAR = DataSettings("standin_cifar10", "official", Normalise("channel", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), Augment())
 CROPS = replace(CIFAR, augment=Augment(4, True))
@@ -291,3 +293,33 @@ def test_a_stream_leaves_images_and_the_global_generator_alone():
     assert load(CROPS).digest() == before
     assert stream().batch(0)[0].any()
     assert torch.equal(torch.get_rng_state(), rng)
+
+
+# ---- rotation
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (8, 11)])
+def test_rotation_is_torchvisions(shape):
+    from torchvision.transforms import functional as transforms
+
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (40, *shape, 3), generator=g, dtype=torch.uint8)
+    angle = (torch.rand(40, generator=g, dtype=torch.float64) - 0.5) * math.pi
+    turned = rotated(x, angle)
+    theirs = [transforms.rotate(i.permute(2, 0, 1), math.degrees(a)) for i, a in zip(x, angle.tolist())]
+    same = (turned.permute(0, 3, 1, 2) == torch.stack(theirs)).float().mean()
+    assert same > 0.999  # their float32 rounds a pixel on the border of two the other way, now and then
+    assert torch.equal(rotated(x, torch.zeros(40, dtype=torch.float64)), x)
+
+
+def test_rotations_lie_within_their_bound_and_differ_by_image_and_epoch():
+    turning = stream(replace(CIFAR, augment=Augment(rotate=15.0)))
+    angles = []
+    for step in (0, turning.steps_per_epoch):
+        turning.batch(step)
+        angles.append(turning._angle)
+    bound = math.radians(15)
+    assert all((a.abs() <= bound).all() and a.max() > 0.95 * bound and a.min() < -0.95 * bound for a in angles)
+    assert (angles[0] != angles[1]).float().mean() > 0.99
+    with pytest.raises(UserError, match="rotate"):
+        Augment(rotate=-1.0)
