@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from lthbench.base.errors import UserError
-from lthbench.cli.compose import Composer, Config, composer, conf_dir
+from lthbench.cli.compose import Composer, Config, composer
 from lthbench.cli.execute import leaderboard, say, terminal
 from lthbench.cli.grid import expand
 from lthbench.cli.results import Results
@@ -104,7 +104,7 @@ def _word(key: str, overrides: list[str]) -> tuple[str | None, list[str]]:
 def _tables(compose: Composer, said: list[str], extra_dir: str | None, found: Results) -> Iterator[Board]:
     """The leaderboards of all tables, at all scales, that have a result."""
     there = {(r["config"]["model"]["name"], r["config"]["data"]["name"]) for r in found.everything}
-    names = _Names(extra_dir)
+    names = _Names(compose)
     for table in compose.loader.get_group_options("table"):
         uses = names.uses(table)
         for scale in compose.loader.get_group_options("scale"):
@@ -124,15 +124,26 @@ def _tables(compose: Composer, said: list[str], extra_dir: str | None, found: Re
 class _Names:
     """What networks and data sets a table can have results of, read off its YAML: composing it takes far longer."""
 
-    def __init__(self, extra_dir: str | None) -> None:
-        self.folders = [Path(conf_dir()), *([Path(extra_dir)] if extra_dir else [])]
+    def __init__(self, compose: Composer) -> None:
+        self.compose = compose
 
     def uses(self, table: str) -> dict[str, set[str] | None]:
         """Names by group, of all rows together; None where they cannot be told."""
-        text = self._read("table", table)
+        text = self._table(table)
         layers = [[text.get("settings") or {}], text.get("blocks") or [], text.get("rows") or []]
         layers.append(list((text.get("scales") or {}).values()))
+        if text.get("needs"):  # not yet runnable
+            return {group: set() for group in DEFAULTS}
         return {group: self._named(group, layers) for group in DEFAULTS}
+
+    def _table(self, table: str) -> Config:
+        """A table's text over that of the table it is made from."""
+        made: Config = {}
+        own = self._read("table", table)
+        for text in (*map(self._table, own.get("defaults") or []), own):
+            settings = {**(made.get("settings") or {}), **(text.get("settings") or {})}
+            made |= {**text, "settings": settings}
+        return made
 
     def _named(self, group: str, layers: Sequence[Any]) -> set[str] | None:
         names: set[str] = set()
@@ -148,8 +159,7 @@ class _Names:
         return names
 
     def _read(self, group: str, option: str) -> Config:
-        path = next((p for folder in self.folders if (p := folder / group / f"{option}.yaml").is_file()), None)
-        text = yaml.load(path.read_text(), LOADER) if path else None
+        text = yaml.load(self.compose.file(group, option) or "", LOADER)
         return text if isinstance(text, dict) else {}
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from lthbench.base.units import duration, readable
 from lthbench.report import compared
 from lthbench.report.board import LINES, Board, Entry
 from lthbench.report.plot import drawing
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 GOOD = {"reproduced", "supported"}
 BAD = {"differs", "contradicted"}
-LAYERED = 300  # more cells than this are too many for a table of their layers
+DETAILED = 300  # more cells than this are too many for tables of their layers and their costs
 IDS = 3  # runs of a cell that are named
 Row = dict[str, Any]
 
@@ -114,8 +115,8 @@ def _section(board: Board) -> Row:
         "remarks": [(t, x) for t, x in (("Assumptions", board.assumptions), ("Deviations", board.deviations)) if x],
         "pictures": _pictures(board) if board.drawn else [],
         "no_picture": f"{len(methods)} methods are too many for a picture" if len(methods) > LINES else "",
-        "layers": _layers(board) if len(board.entries) <= LAYERED else [],
-        "cost": _cost(board),
+        "layers": _layers(board) if len(board.entries) <= DETAILED else [],
+        "cost": _cost(board) if len(board.entries) <= DETAILED else [],
         "made_with": board.made_with(),
         "command": board.command,
         "commands": commands,
@@ -209,23 +210,25 @@ def _layers(board: Board) -> list[Row]:
     """The share kept of each layer, mean over runs, a group for each network."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for e in board.entries:
-        if not e.runs or not e.sparsity:
+        names = tuple(e.runs[0]["layers"]) if e.runs and e.sparsity else ()
+        if not names:
             continue
-        names = tuple(e.runs[0]["layers"])
         runs = [run["layers"] for run in e.runs if tuple(run["layers"]) == names]
         shares = [100 * statistics.fmean(r[n]["kept"] / r[n]["total"] for r in runs) for n in names]
         each = [{"text": f"{s:.3g}", "width": f"{s:.3g}"} for s in shares]
-        groups.setdefault(names, []).append({"label": e.label, "sparsity": f"{100 * e.sparsity:.4g}", "shares": each})
+        groups.setdefault(names, []).append(
+            {"label": e.label, "sparsity": f"{100 * (e.sparsity or 0):.4g}", "shares": each}
+        )
     return [{"names": names, "rows": rows} for names, rows in groups.items()]
 
 
 def _cost(board: Board) -> list[Row]:
     """Time and memory of each method's runs."""
-    from lthbench.base.units import duration, readable
-
+    costs: dict[str, list[Row]] = {}
+    for e in board.entries:
+        costs.setdefault(e.label, []).extend(run["cost"] for run in e.runs)
     made = []
-    for label in board.labels:
-        runs = [run["cost"] for e in board.entries if e.label == label for run in e.runs]
+    for label, runs in costs.items():
         if runs:
             memory = max(cost.get("peak_memory") or 0 for cost in runs)
             seconds = duration(statistics.fmean(cost["train_seconds"] for cost in runs))
