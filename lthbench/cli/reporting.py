@@ -186,7 +186,7 @@ def _everything(found: Results) -> Board:
         sparsity = f"{counted['removed'] / counted['total']:.6g}"
         old = outdated(result)
         label = describe(result["config"]) + (f" (stale: {', '.join(old)})" if old else "")
-        cells.append((label, _method(result), sparsity, result))
+        cells.append((label, _method(result["config"], old), sparsity, result))
     methods: dict[str, dict[str, int]] = {}  # description -> what the settings are -> its number
     for label, method, _, _ in cells:
         known = methods.setdefault(label, {})
@@ -198,13 +198,12 @@ def _everything(found: Results) -> Board:
     return board("runs", "All runs", sorted(named, key=lambda cell: cell[0]), "python -m lthbench report")
 
 
-def _method(result: dict[str, Any]) -> str:
-    """All settings but the seed and how far pruning goes, and the versions, as text."""
-    config = result["config"]
+def _method(config: dict[str, Any], old: list[str]) -> str:
+    """All settings but the seed and how far pruning goes, and the versions that are old, as text."""
     apart = {k: v for k, v in config.items() if k not in ("seed", "rounds", "rates_applied")}
     rounds = config.get("rounds", [])
     apart["pruned in"] = rounds[0] if len(rounds) > 1 else "one round"
-    apart["stale"] = outdated(result)
+    apart["stale"] = old
     return re.sub(r'"seed": \d+', "", json.dumps(apart, sort_keys=True))
 
 

@@ -13,6 +13,9 @@ from lthbench.pruning.criteria import CRITERIA
 from lthbench.stages import KINDS
 
 
+NOW: dict[str, int] = {kind: import_module(f"lthbench.stages.{kind}").VERSION for kind in KINDS}
+
+
 def versions(stages: Iterable[Stage]) -> dict[str, int]:
     """The version of each kind of stage."""
     return dict(sorted({(s.kind, json.loads(s.text)["version"]) for s in stages}))
@@ -25,11 +28,7 @@ def outdated(result: Mapping[str, Any]) -> list[str]:
     """
     config = result["config"]
     said = result.get("versions", {})
-    parts = [
-        (kind, said.get(kind, 1), import_module(f"lthbench.stages.{kind}").VERSION)
-        for kind in said or KINDS
-        if kind in KINDS
-    ]
+    parts = [(kind, said.get(kind, 1), NOW[kind]) for kind in said or NOW if kind in NOW]
     model = config["model"]
     if model["name"] in MODELS:
         parts.append((model["name"], model["version"], MODELS[model["name"]].version))
