@@ -16,7 +16,7 @@ from lthbench.cli.compose import Composer, composer, conf_dir
 from lthbench.cli.execute import terminal
 from lthbench.cli.subcommands import parser
 from lthbench.cli.tables import Table as Read
-from lthbench.cli.tables import names_of, read
+from lthbench.cli.tables import datasets, names_of, read
 from lthbench.data.known import CHOICES, FOLDERS, SETS
 from lthbench.pruning.criteria import CRITERIA
 from lthbench.pruning.prunable import PRESETS
@@ -112,7 +112,7 @@ def _table(compose: Composer, table: Read, root: str) -> Iterator[str]:
         beside = f"{len(table.published)} published table(s), {len(table.claims)} claim(s)"
         yield f"{paper.reference}: {beside}"
     yield size
-    needed = sorted({str(said.get("dataset", "digits")) for _, said in points})
+    needed = datasets(compose, table)
     yield "; ".join(f"{name}: {'here' if _here(name, root) else 'not in ' + repr(root)}" for name in needed)
 
 

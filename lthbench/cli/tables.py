@@ -105,15 +105,8 @@ class Row:
         axes |= {key: axis(key, value) for key, value in self.own.items()}
         for key, most in (("seed", scale.get("seeds")), ("sparsity", scale.get("sparsities"))):
             if most and key not in said and key in axes:
-                axes[key] = _spread(axes[key], most)
+                axes[key] = axes[key][:most]
         return itertools.product(*axes.values())
-
-
-def _spread(values: list[Choice], most: int) -> list[Choice]:
-    """At most so many of the values, evenly spread, the first included."""
-    if len(values) <= most:
-        return values
-    return [values[i * (len(values) - 1) // max(1, most - 1)] for i in range(most)]
 
 
 def named(composer: Composer, overrides: Sequence[str]) -> tuple[Table | None, list[str]]:
@@ -183,6 +176,13 @@ def _text(composer: Composer, name: str) -> dict[str, Any]:
 def names_of(composer: Composer) -> list[str]:
     """The tables there are."""
     return list(composer.loader.get_group_options("table"))
+
+
+def datasets(composer: Composer, table: Table) -> list[str]:
+    """The data sets that a table's rows name."""
+    points = (point for row in table.grids() for point in row.points(composer, [], {}))
+    chosen = {next((c.value for c in point if c.key == "dataset"), "digits") for point in points}
+    return sorted(map(str, chosen))
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

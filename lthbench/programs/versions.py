@@ -12,7 +12,6 @@ from lthbench.models import MODELS
 from lthbench.pruning.criteria import CRITERIA
 from lthbench.stages import KINDS
 
-
 NOW: dict[str, int] = {kind: import_module(f"lthbench.stages.{kind}").VERSION for kind in KINDS}
 
 

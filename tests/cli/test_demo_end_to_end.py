@@ -14,7 +14,7 @@ import pytest
 from lthbench.cli.main import main
 
 DEMO = ["table=demo", "scale=smoke", "seed=0,1", "jobs=1", "out=o"]
-STAGES = 108
+STAGES = 60
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,11 @@ def runs(demo: Path) -> dict[str, dict]:
 
 
 def test_it_ends_with_the_pages_and_the_count(demo):
-    assert (demo / "said").read_text().splitlines()[-4:] == [
+    assert (demo / "said").read_text().splitlines()[-5:] == [
         "o/leaderboards/demo.smoke.md",
         "o/leaderboards/demo.smoke.csv",
         "o/leaderboards/demo.smoke.png",
+        "o/leaderboards/demo.smoke.cost.csv",
         f"stages: {STAGES} asked, {STAGES} computed, 0 reused",
     ]
     assert (demo / "o" / "leaderboards" / "demo.smoke.png").read_bytes().startswith(b"\x89PNG\r\n")
@@ -120,7 +121,8 @@ def test_report_makes_the_same_page(page, capsys):
         path.unlink()
     assert main(["report", *DEMO]) == 0
     assert {p.name: p.read_bytes() for p in page.parent.iterdir()} == before
-    assert capsys.readouterr().out.splitlines()[-3:] == [f"o/leaderboards/demo.smoke.{k}" for k in ("md", "csv", "png")]
+    kinds = ("md", "csv", "png", "cost.csv")
+    assert capsys.readouterr().out.splitlines()[-4:] == [f"o/leaderboards/demo.smoke.{k}" for k in kinds]
 
 
 def test_report_of_everything(page, capsys):

@@ -39,8 +39,7 @@ def entry(where: dict[str, Any], nominal: float, percent: list[float], **more: A
     removed = round(1000 * nominal)
     runs = [run(p / 100, seed, removed=removed, **more) for seed, p in enumerate(percent)]
     label = " ".join(map(str, where.values()))
-    made = Entry(label, str(nominal), nominal, runs, max(1, len(runs)), where=where, nominal=nominal)
-    return made
+    return Entry(label, str(nominal), nominal, runs, max(1, len(runs)), where=where, nominal=nominal)
 
 
 def claim(left: dict[str, Any], relation: str, right: dict[str, Any], when: Any = None, **more: Any) -> Claim:

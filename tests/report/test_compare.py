@@ -22,7 +22,8 @@ NEAR = [0.9000, 0.9011, 0.8992]
 
 def paper(**change: Any) -> Paper:
     table = {
-        "id": "t1", "place": "Table 1", "what": "all", "metric": "test_accuracy", "unit": "percent", "statistic": "mean",
+        "id": "t1", "place": "Table 1", "what": "all", "metric": "test_accuracy", "unit": "percent",
+        "statistic": "mean",
         "n": 3, "spread": "std", "sparsity_of": None, "setting": {}, "not_stated": [], "evidence": EVIDENCE,
         "columns": ["method", "sparsity", "value", "spread"],
         "rows": [["a", 0.9, 90.0, 0.1], ["b", 0.9, 80.0, 0.1], ["dense", 0.0, 95.0, None]],
