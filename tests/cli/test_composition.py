@@ -32,6 +32,9 @@ NEEDS = {  # what an option cannot do without
     "pruner=file": ["pruner.criterion=my_pruner.py"],
     "model=timm": ["model.name=resnet18"],
     "allocation=by_kind": ["sparsity=level:2"],
+    "allocation=given": ["allocation.layers={linear:0.1,output:0.5}"],
+    "allocation=threshold": ["sparsity=level:2"],
+    "structure=nm": ["sparsity=0.5"],
 }
 
 
