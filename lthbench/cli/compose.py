@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lthbench.base.errors import UserError, near
+from lthbench.pruning.own import defaults
 
 Config = dict[str, Any]
 
@@ -40,14 +42,22 @@ def conf_dir() -> str:
     raise UserError("the configuration folder conf/ is missing from this installation")
 
 
+# group -> the settings that a file of the user's brings when it is chosen like an option
+FILES: dict[str, Callable[[str], Config]] = {
+    "model": lambda path: {"name": path},
+    "pruner": lambda path: {"criterion": path, **defaults(path)},
+}
+
+
 @dataclass(frozen=True)
 class Choice:
-    """One parsed override: `key=value`, of a group or of a value."""
+    """One parsed override: `key=value`, of a group or of a value; `line` is what Hydra composes."""
 
     key: str
     value: Any
     line: str
     group: bool
+    file: bool = False  # a group's option that is a file of the user's: `pruner=my_pruner.py`
 
 
 class Composer:
@@ -67,6 +77,7 @@ class Composer:
         self._choices: dict[str, Choice] = {}
         self._values: dict[str, list[Choice]] = {}
         self._bases: dict[tuple[str, ...], Config] = {}
+        self._plain: dict[str, bool] = {}
 
     def parse(self, line: str) -> Override:
         """Parse one override string."""
@@ -115,6 +126,8 @@ class Composer:
         group = self.loader.repository.group_exists(key)  # type: ignore[attr-defined]
         if group and not isinstance(value, str):
             raise UserError(f"'{line}': {key} is chosen by name{near(value, self.loader.get_group_options(key))}")
+        if key in FILES and isinstance(value, str) and value.endswith(".py"):
+            return Choice(key, value, f"{key}=file", group=True, file=True)
         return Choice(key, value, line, group)
 
     def compose(self, choices: Iterable[Choice]) -> Config:
@@ -122,6 +135,9 @@ class Composer:
         latest = {choice.key: choice for choice in choices}
         groups = tuple(sorted(c.line for c in latest.values() if c.group))
         config = _copied(self._base(groups))
+        for choice in latest.values():
+            if choice.file:
+                config[choice.key] |= FILES[choice.key](choice.value)
         for choice in latest.values():
             if not choice.group:
                 _set(config, choice)
@@ -132,15 +148,51 @@ class Composer:
         return config
 
     def _base(self, groups: tuple[str, ...]) -> Config:
+        """The configuration with these group choices. Those that fill their own section and touch no other are put
+        into a composition without them: so many fewer are made."""
         if groups not in self._bases:
-            with one_line():
-                composed = self.loader.load_configuration("config", list(groups), run_mode=RunMode.RUN)
-                OmegaConf.set_struct(composed, False)
-                composed.pop("hydra")
-                plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
-            assert isinstance(plain, dict)
-            self._bases[groups] = {str(k): _opened(v) for k, v in plain.items()}
+            plain = tuple(line for line in groups if self._is_plain(line))
+            if len(groups) > 1 and plain:
+                base = dict(self._base(tuple(line for line in groups if line not in plain)))
+                for line in plain:
+                    group = line.lstrip("+").partition("=")[0]
+                    base[group] = self._base((line,))[group]
+                self._bases[groups] = base
+            else:
+                self._bases[groups] = self._composed(groups)
         return self._bases[groups]
+
+    def _composed(self, groups: tuple[str, ...]) -> Config:
+        with one_line():
+            composed = self.loader.load_configuration("config", list(groups), run_mode=RunMode.RUN)
+            OmegaConf.set_struct(composed, False)
+            composed.pop("hydra")
+            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+        assert isinstance(plain, dict)
+        return {str(k): _opened(v) for k, v in plain.items()}
+
+    def _is_plain(self, line: str) -> bool:
+        """Whether an option's file fills its own section and nothing else: no packages, overrides, interpolations."""
+        if line not in self._plain:
+            group, _, option = line.lstrip("+").partition("=")
+            text = self.file(group, option)
+            found = re.search(r"^defaults:\s*(.*)", text or "", re.MULTILINE)
+            brought = [word.strip() for word in found[1].strip("[]").split(",")] if found else []
+            self._plain[line] = (
+                text is not None
+                and not re.search(r"\$\{|^# *@package|^defaults:\s*$|^- ", text, re.MULTILINE)
+                and not any(re.search(r"\W", word) or word == "_self_" for word in brought)
+                and all(self._is_plain(f"{group}={word}") for word in brought)
+            )
+        return self._plain[line]
+
+    def file(self, group: str, option: str) -> str | None:
+        """The text of an option's file; None where there is none."""
+        for folder in (conf_dir(), self.extra_dir):
+            path = Path(folder or "", group, f"{option}.yaml")
+            if folder is not None and path.is_file():
+                return path.read_text()
+        return None
 
 
 class Open(dict[str, Any]):

@@ -14,9 +14,10 @@ from rich.table import Table
 from lthbench.base.errors import UserError, near
 from lthbench.base.settings import build
 from lthbench.cli.compose import composer
-from lthbench.cli.execute import folders, results, say, terminal
+from lthbench.cli.execute import folders, say, terminal
 from lthbench.cli.grid import expand
-from lthbench.cli.reporting import found as one_result
+from lthbench.cli.results import Results
+from lthbench.cli.showing import found as one_result
 from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.cli.tickets import stored
 from lthbench.data.sets import Augment, DataSettings
@@ -78,7 +79,7 @@ def run(words: Sequence[str]) -> int:
 
 def _state(word: str, out: Path, store: Store) -> tuple[Ref, dict[str, Any]]:
     """A state by `RUN` or `RUN:ROLE`, and its run's result."""
-    result = one_result(word.partition(":")[0], out)
+    result = one_result(word.partition(":")[0], [out])
     role = word.partition(":")[2] or "final"
     if role not in result["stages"]:
         raise UserError(f"result {result['id'][:8]} has no '{role}'{near(role, result['stages'])}")
@@ -132,7 +133,8 @@ def _grid(words: Sequence[str]) -> int:
     with composer(extra_dir) as compose:
         grid = expand(compose, overrides, multirun)
     out, _ = folders(grid.config)
-    found = [result for _, _, result in results(grid.cells, out / "runs") if result is not None]
+    here = Results([out])
+    found = [result for cell in grid.cells if (result := here.get(cell.experiment.id)) is not None]
     rows = lines.barriers(result for result in found if "line" in result)
     if not rows:
         raise UserError("connect: no result of this grid has a line; run soup=instability first")

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
-from lthbench.cli.grid import Cell, Grid, comparison, expand
+from lthbench.cli.grid import Grid, comparison, expand
+from lthbench.cli.results import Results
 from lthbench.engine.keep import KEEPS
 from lthbench.engine.runner import Listener, Teller
 from lthbench.engine.store import Store
@@ -57,7 +58,8 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     outcome = local.run(
         runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
     )
-    made = leaderboard(grid, overrides, multirun, extra_dir)
+    found = Results([out])
+    made = leaderboard(grid, overrides, multirun, extra_dir, found)
     paths = write.write(made, out / "leaderboards")
     tell_leaderboard(made, tracking)
     write.terminal(made, terminal())
@@ -65,6 +67,8 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         print(path)
     if len(runs) == 1 and runs[0].result not in outcome.failed:
         print(out / "runs" / f"{runs[0].id}.json")
+    for line in found.remarks:
+        say(line)
     for stage, reason in outcome.failed.items():
         say(f"failed: {stage!r}: {reason}")
     if outcome.failed:
@@ -113,17 +117,30 @@ def folders(config: dict[str, Any]) -> tuple[Path, Store]:
     return out, Store(out / "store" if config["store"] is None else Path(str(config["store"])))
 
 
-def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> Board:
+def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None, found: Results) -> Board:
     """The leaderboard of a grid from the results that are there."""
-    out, _ = folders(grid.config)
     words = [o for o in overrides if not o.startswith(("out=", "store=", "data=", "launcher"))]
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
-    made = board(grid.name, grid.title, results(grid.cells, out / "runs"), command, grid.config["scale"]["name"])
+    cells = [(cell.label, cell.asked, found.get(cell.experiment.id)) for cell in grid.cells]
+    made = board(grid.name, grid.title, cells, command, grid.config["scale"]["name"])
+    entries = {(entry.label, entry.asked): entry for entry in made.entries}
+    for cell, (label, asked, result) in zip(grid.cells, cells):
+        if result is None:
+            entries[label, asked].stale += found.older(cell.experiment)
+    if grid.table is not None:
+        made.commands = {cell.label: _command_of(cell.row.label, command) for cell in grid.cells}
     theirs = comparison(grid, extra_dir)
     if theirs is not None:
         compare(made, theirs)
     return made
+
+
+def _command_of(row: str, command: str) -> str:
+    """The command of one row of a table."""
+    quoted = "'" + row.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    plain = not re.search(r'[$`"\\!]', quoted)
+    return f'{command} "only={quoted}"' if plain else f"{command} {shlex.quote('only=' + quoted)}"
 
 
 def tell_leaderboard(made: Board, listeners: Iterable[Listener]) -> None:
@@ -132,15 +149,6 @@ def tell_leaderboard(made: Board, listeners: Iterable[Listener]) -> None:
 
     head, rows = write.grid(made)
     Teller(listeners)("leaderboard", name=made.name, title=made.title, head=head, rows=rows)
-
-
-def results(cells: Iterable[Cell], runs: Path) -> Iterable[tuple[str, str, dict[str, Any] | None]]:
-    """Label, sparsity and result of each cell; None where there is none."""
-    from lthbench.programs import record
-
-    for cell in cells:
-        path = runs / f"{cell.experiment.id}.json"
-        yield cell.label, cell.asked, record.read(path) if path.exists() else None
 
 
 def supported(config: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
 from lthbench.cli.execute import folders
-from lthbench.cli.reporting import PLACES, found, place
+from lthbench.cli.reporting import PLACES
+from lthbench.cli.showing import found, place
 from lthbench.cli.subcommands import parser
 from lthbench.engine.store import Gone, Store
 from lthbench.models import FILES, digest
@@ -44,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     places = [word for word in parsed.words if word.startswith(PLACES)]
     with composer(None) as compose:
         out, store = folders(compose.compose(c for o in places for c in compose.values(o)))
-    result = found(parsed.id, out)
+    result = found(parsed.id, [out])
     _own_file(result, said.get("model"))
     from lthbench.compress import tickets
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Choice, Composer, Config
+from lthbench.cli.own import own_rows
 from lthbench.cli.resolve import resolve
 from lthbench.cli.tables import Row, Table, named, numbers
 from lthbench.programs import Experiment, experiment
@@ -80,6 +81,7 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
 def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
     table, rest = named(composer, overrides)
     explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
+    several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     top = _top(composer, rest)
     if table is not None and (more := table.scales.get(top["scale"]["name"])):
         rest = [*(f"{key}={value}" for key, value in more.items() if key not in explicit), *rest]
@@ -94,9 +96,12 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
         name, title = "grid", "Grid"
     else:
         rows = table.grids()
+        added, rest = own_rows(composer, rows, rest)
+        rows += added
         name, title = table.name, table.title
         if top["only"] is not None:
-            chosen = [row for row in rows if str(top["only"]) in row.label]
+            chosen = [row for row in rows if str(top["only"]) == row.label]
+            chosen = chosen or [row for row in rows if str(top["only"]) in row.label]
             if not chosen:
                 labels = [row.label for row in rows]
                 raise UserError(f"only={top['only']}: no such row in table {name}{near(top['only'], labels)}")
@@ -104,14 +109,13 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
     scale = top["scale"]
     if scale["name"] != "paper":
         name += f".{scale['name']}"
-    several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     cells: dict[tuple[str, str, str], Cell] = {}
     points = 0
     for row in rows:
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
             made = experiment(resolve(config, explicit, {choice.key for choice in choices}))
-            label = row.label if table is not None else _varied(choices, several)
+            label = _varied(choices, several) if table is None else _marked(row, choices, several)
             cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row)
             cells.setdefault((label, made.id, cell.asked), cell)
             points += 1
@@ -144,6 +148,12 @@ def _nominal(cell: Cell, table: Table) -> float | None:
     if cell.asked in table.at:
         return table.at[cell.asked]
     return None if rounds[-1] is None else 1 - float(rounds[-1])
+
+
+def _marked(row: Row, choices: Iterable[Choice], several: set[str]) -> str:
+    """A row's label, and what the command line varies in it."""
+    varied = [f"{c.key}={c.value}" for c in choices if c.key in several - set(row.own) and c.key not in NOT_IN_LABELS]
+    return " ".join([row.label, *varied])
 
 
 def _varied(choices: Iterable[Choice], several: set[str]) -> str:

@@ -90,6 +90,7 @@ def _leaderboard(submission: Submission) -> None:
     """Write the leaderboard of a submission that is complete."""
     from lthbench.cli.execute import leaderboard, tell_leaderboard
     from lthbench.cli.grid import expand
+    from lthbench.cli.results import Results
     from lthbench.report import write
     from lthbench.tracking import trackers
 
@@ -97,7 +98,7 @@ def _leaderboard(submission: Submission) -> None:
     out, store = Path(config["out"]), Store(config["store"])
     with composer(said["config_dir"]) as compose:
         grid = expand(compose, said["overrides"], said["multirun"])
-    made = leaderboard(grid, said["overrides"], said["multirun"], said["config_dir"])
+    made = leaderboard(grid, said["overrides"], said["multirun"], said["config_dir"], Results([out]))
     tell_leaderboard(made, trackers(config["tracking"], grid.experiments, store, out, grid.name))
     for path in write.write(made, out / "leaderboards"):
         print(path)

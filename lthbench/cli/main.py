@@ -65,7 +65,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
-            overrides.extend(_own_file(word))
+            overrides.append(word)
             continue
         name = word.split("=", 1)[0]
         if name not in HYDRA_FLAGS | VALUE_FLAGS | {"-m", "--multirun"}:
@@ -82,12 +82,6 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif name in ("--shell-completion", "-sc") and rest:
             overrides.append(rest.pop(0))
     return flags, overrides
-
-
-def _own_file(word: str) -> list[str]:
-    """`model=FILE.py` as the overrides it stands for."""
-    key, _, value = word.partition("=")
-    return ["model=file", f"model.name={value}"] if key == "model" and value.endswith(".py") else [word]
 
 
 def config_dir(flags: Sequence[str]) -> str | None:
@@ -108,6 +102,7 @@ def _hydra(flags: list[str], overrides: list[str]) -> int:
 
     if not {"--shell-completion", "-sc", "--help", "-h", "--hydra-help"} & set(flags):
         _check(overrides, config_dir(flags), runs=not HYDRA_FLAGS & {flag.split("=", 1)[0] for flag in flags})
+    overrides = _own_files(overrides)
     running = False
 
     @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
@@ -136,6 +131,20 @@ def _hydra(flags: list[str], overrides: list[str]) -> int:
         log.handlers[:] = handlers
         log.setLevel(level)
     return 0
+
+
+def _own_files(overrides: list[str]) -> list[str]:
+    """The overrides with files of the user's (`model=FILE.py`, `pruner=FILE.py`) as Hydra can read them."""
+    words: list[str] = []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key in ("model", "pruner") and value.endswith(".py"):
+            words += [f"{key}=file", f"{key}.{'name' if key == 'model' else 'criterion'}={value}"]
+        else:
+            words.append(word)
+    if "pruner=file" in words:  # the function's arguments are keys that no YAML has
+        words = [f"++{word}" if word.startswith("pruner.") else word for word in words]
+    return words
 
 
 def _hydras(override: str) -> bool:

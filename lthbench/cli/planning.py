@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-from lthbench.cli.compose import composer
-from lthbench.cli.execute import folders, supported
+from lthbench.base.errors import UserError
+from lthbench.base.units import duration, readable
+from lthbench.cli.compose import Config, composer
+from lthbench.cli.costs import Timing, alone, kept_bytes, total_epochs, wall
+from lthbench.cli.execute import folders, jobs_of, supported
 from lthbench.cli.grid import expand
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.engine.graph import Recalled, Stage, State, ancestors
+from lthbench.engine.graph import Recalled, Stage, ancestors
 from lthbench.engine.plan import Work, plan
-from lthbench.engine.store import At, Demand, Store
-from lthbench.models import ModelSettings
-from lthbench.programs import Experiment
-from lthbench.stages.control import Control
-from lthbench.stages.init import Init
-from lthbench.stages.ticket import Ticket
-from lthbench.stages.train import Train, end, epochs, epochs_until
+from lthbench.engine.store import Demand, Store
+from lthbench.stages.train import Train
+
+START_SECONDS = 4.0  # torch, the data, the leaderboard
 
 
 class _Empty(Store):
@@ -34,14 +34,15 @@ class _Empty(Store):
 
 
 def run(words: Sequence[str]) -> int:
-    """Print runs, distinct stages, epochs asked for and after sharing, bytes; and what is left to compute."""
+    """Print runs, distinct stages, epochs asked for and after sharing, bytes, hours; and what is left to compute."""
     arguments = parser("plan", "What a command would cost: the overrides are those of the command itself.")
     arguments.add_argument("overrides", nargs="*", help="as for a run, with -m or table=NAME for a grid")
+    arguments.add_argument("--no-timing", action="store_true", help="leave out the hours: no step is timed")
     if {"-h", "--help"} & set(words):
         arguments.print_help()
         return 0
     gc.disable()  # a graph is all references and no garbage
-    overrides, multirun, extra_dir = overrides_of(words)
+    overrides, multirun, extra_dir = overrides_of([word for word in words if word != "--no-timing"])
     with composer(extra_dir) as compose:
         grid = expand(compose, overrides, multirun)
     supported(grid.config)
@@ -49,79 +50,42 @@ def run(words: Sequence[str]) -> int:
     goals = [goal for e in runs for goal in e.goals]
     stages = list(ancestors(e.result for e in runs))
     whole = plan(goals, _Empty())
-    naive = sum(map(_alone, runs))
+    naive, trained = sum(map(alone, runs)), total_epochs(whole)
     _, store = folders(grid.config)
     left = plan(goals, store) if store.root.is_dir() else whole
     print(f"{grid.title}: {len(grid.cells)} cells")
-    print(f"epochs asked for, each run alone: {naive:.1f}; after sharing: {_epochs(whole):.1f}")
-    print(f"states in the store: {readable(_bytes(whole))}")
-    print(f"left to compute: {len(left)} stages, {_epochs(left):.1f} epochs")
-    print(f"plan: {len(runs)} runs, {len(stages)} distinct stages, {_epochs(whole):.1f} epochs ({naive:.1f} naive)")
+    share = f" ({trained / naive:.0%})" if naive else ""
+    print(f"epochs asked for, each run alone: {naive:.1f}; after sharing: {trained:.1f}{share}")
+    everything, needed = kept_bytes(whole, [e.roles["final"] for e in runs])
+    print(f"states in the store: {readable(everything)}, with keep=needed {readable(needed)}")
+    print(f"left to compute: {len(left)} stages, {total_epochs(left):.1f} epochs")
+    if "--no-timing" not in words:
+        for line in _hours(whole, left, grid.config):
+            print(line)
+    print(f"plan: {len(runs)} runs, {len(stages)} distinct stages, {trained:.1f} epochs ({naive:.1f} naive)")
     return 0
 
 
-def _alone(experiment: Experiment) -> float:
-    """Epochs that a run would train if it shared nothing: each of its trajectories, to the furthest step it asks."""
-    furthest: dict[Stage, int] = {}
-    asked = [(ref.stage, At(ref.step)) for ref in experiment.roles.values() if isinstance(ref, State)]
-    for stage, demand in [*asked, *experiment.goals]:
-        if isinstance(stage.settings, Train):
-            furthest[stage] = max(furthest.get(stage, 0), end(demand))
-    return sum(epochs_until(stage, step) for stage, step in furthest.items())
+def _hours(whole: Sequence[Work], left: Sequence[Work], config: Config) -> Iterator[str]:
+    """How long it all takes on this device, and how long what is left."""
+    from lthbench.launch.local import prepare
 
-
-def _epochs(works: Iterable[Work]) -> float:
-    return sum(map(epochs, works))
-
-
-def _bytes(works: Sequence[Work]) -> int:
-    """What the states, optimiser states and masks of a whole plan take on disk."""
-    sizes: dict[ModelSettings, int] = {}
-    size_of: dict[Stage, int] = {}  # a network's size comes down from its initialisation
-    total = 0
-    for work in works:
-        s = work.stage.settings
-        if isinstance(s, (Init, Ticket)):
-            if s.model not in sizes:
-                sizes[s.model] = _size(s.model)
-            size_of[work.stage] = sizes[s.model]
-        else:
-            size_of[work.stage] = size_of[next(iter(work.stage.inputs.values())).stage]
-        total += _work_bytes(work, size_of[work.stage])
-    return total
-
-
-def _work_bytes(work: Work, size: int) -> int:
-    s = work.stage.settings
-    if isinstance(s, (Init, Ticket)):
-        return size
-    if isinstance(s, Control):
-        return size + size // 4
-    if not isinstance(s, Train):
-        return size // 4 if work.stage.kind == "prune" else 0
-    moments = 2 if s.recipe.optimizer != "sgd" else 1 if s.recipe.momentum else 0
-    mask = size // 4 if "mask" in work.stage.inputs else 0
-    return sum((size * (1 + moments) + mask) for d in _states(work.missing) if d)
-
-
-def _states(missing: Iterable[Demand]) -> set[object]:
-    return {d.step for d in missing if isinstance(d, At)}
-
-
-def _size(model: ModelSettings) -> int:
-    """Bytes of weights and buffers."""
-    import torch
-
-    from lthbench.models import create
-
-    with torch.device("meta"):
-        return sum(t.numel() * t.element_size() for t in create(model).state_dict().values())
-
-
-def readable(size: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    device, threads, jobs = config["device"], config["threads"], jobs_of(config)
+    try:
+        prepare(device, threads)
+    except UserError as error:
+        yield f"time: unknown, {error}"
+        return
+    timing = Timing(whole, device)
+    takes = [timing.seconds(work) for work in whole]
+    rest = takes if left is whole else [timing.seconds(work) for work in left]
+    yield from (f"timed here: {line}" for line in timing.lines)
+    if any(work.stage.settings.data.streamed for work in whole if isinstance(work.stage.settings, Train)):
+        yield "not timed: reading and decoding image files"
+    all_of_it = wall(whole, takes, jobs) + START_SECONDS
+    what_is_left = wall(left, rest, jobs) + START_SECONDS if left else 0.0
+    with_ = f"{jobs} worker{'s' if jobs > 1 else ''} of {threads} thread{'s' if threads > 1 else ''} on {device}"
+    yield (
+        f"time with {with_}: {duration(all_of_it)} in all ({duration(sum(takes))} of work), "
+        f"{duration(what_is_left)} for what is left"
+    )

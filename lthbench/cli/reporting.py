@@ -1,39 +1,40 @@
-"""`lthbench report` and `lthbench show`: pages and results from the JSONs that are there."""
+"""`lthbench report`: pages from the JSONs that are there, of one folder or several."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+import yaml
 
 from lthbench.base.errors import UserError
-from lthbench.cli.compose import Composer, composer
-from lthbench.cli.execute import folders, leaderboard, say, terminal
+from lthbench.cli.compose import Composer, Config, composer
+from lthbench.cli.execute import leaderboard, say, terminal
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import readable
+from lthbench.cli.results import Results
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.cli.tables import datasets, names_of, read
-from lthbench.engine.store import Gone, Store, state_file
-from lthbench.programs import record
-from lthbench.report import layers, write
+from lthbench.cli.tables import names_of, text_of
+from lthbench.programs.versions import outdated
+from lthbench.report import write
 from lthbench.report.board import Board, board
+from lthbench.report.html import page
 
-DATA = re.compile(rb'"data": \{.*?"name": "([^"]+)"', re.DOTALL)  # of a run's settings; parsing it all takes far longer
 PLACES = ("out=", "store=", "data=")
 
 
 def report(words: Sequence[str]) -> int:
-    """Remake one leaderboard (of the command that is named) or all that have results."""
+    """Remake one leaderboard (of the command that is named) or all that have results, and the page of all."""
     arguments = parser(
         "report",
-        "Remake leaderboards from the results, without computing anything.\n\n"
-        "  archive=DIR   one leaderboard and all runs it rests on, to keep: md, csv, png, runs.jsonl.gz\n"
-        "  from=DIR      put the runs of such an archive among the results first",
+        "Remake leaderboards from the results, without computing anything; and index.html, the page of them all.\n\n"
+        "  out=DIR,DIR       results of several machines as one; the leaderboards go to the first\n"
+        "  pruner=FILE.py    all tables, with your own method in each\n"
+        "  archive=DIR       one leaderboard and all runs it rests on, to keep: md, csv, png, runs.jsonl.gz\n"
+        "  from=DIR          put the runs of such an archive among the results first",
     )
     arguments.add_argument(
         "overrides", nargs="*", help="a command's overrides (table=NAME, out=DIR, -m ...); none: all tables"
@@ -45,27 +46,51 @@ def report(words: Sequence[str]) -> int:
     keep, overrides = _word("archive", overrides)
     source, overrides = _word("from", overrides)
     with composer(extra_dir) as compose:
-        out, _ = folders(compose.compose(c for o in overrides if o.startswith(PLACES) for c in compose.values(o)))
+        places = [o for o in overrides if o.startswith(PLACES)]
+        said = [o for o in overrides if o not in places]
+        outs = out_folders(compose, places)
         if source is not None:
             if not (Path(source) / write.RUNS).is_file():
                 raise UserError(f"from: no {write.RUNS} in '{source}'")
-            write.unpack(Path(source), out / "runs")
-        if not (out / "runs").is_dir():
-            raise UserError(f"no results in '{out}'; run something first, or say out=DIR")
-        if [o for o in overrides if not o.startswith(PLACES)]:
-            grid = expand(compose, overrides, multirun)
-            boards = [leaderboard(grid, overrides, multirun, extra_dir)]
+            write.unpack(Path(source), outs[0] / "runs")
+        for out in outs:
+            if not (out / "runs").is_dir():
+                raise UserError(f"no results in '{out}'; run something first, or say out=DIR")
+        found = Results(outs)
+        if said and not all(_own(o) for o in said):
+            boards = [leaderboard(expand(compose, said, multirun), said, multirun, extra_dir, found)]
+        elif keep is not None:
+            raise UserError("archive: name the table (or the grid) to keep")
         else:
-            boards = [*_tables(compose, overrides, extra_dir, out / "runs"), _everything(out / "runs")]
-    if keep is not None and len(boards) != 1:
-        raise UserError("archive: name the table (or the grid) to keep")
+            boards = [*_tables(compose, said, extra_dir, found), _everything(found)]
     console = terminal()
     for made in boards:
-        paths = write.archive(made, Path(keep)) if keep else write.write(made, out / "leaderboards")
+        paths = write.archive(made, Path(keep)) if keep else write.write(made, outs[0] / "leaderboards")
         write.terminal(made, console)
         for path in paths:
             print(path)
+    if not keep:
+        index = outs[0] / "leaderboards" / "index.html"
+        write.replace(index, page(boards, shlex.join(["python", "-m", "lthbench", "report", *words])).encode())
+        print(index)
+    for line in found.remarks:
+        say(line)
     return 0
+
+
+def out_folders(compose: Composer, places: Sequence[str]) -> list[Path]:
+    """The folders that `out=A,B` names, or the default one."""
+    named = [choice for line in places for choice in compose.values(line) if choice.key == "out"]
+    outs = [choice.value for choice in named] or [compose.compose([])["out"]]
+    if not all(isinstance(out, str) and out for out in outs):
+        raise UserError("out: name a folder")
+    return [Path(out) for out in dict.fromkeys(outs)]
+
+
+def _own(override: str) -> bool:
+    """Whether an override is about a method of the user's own: `pruner=FILE.py`, `pruner.KEY=VALUE`."""
+    key, _, value = override.partition("=")
+    return (key == "pruner" and value.endswith(".py")) or key.startswith("pruner.")
 
 
 def _word(key: str, overrides: list[str]) -> tuple[str | None, list[str]]:
@@ -74,49 +99,107 @@ def _word(key: str, overrides: list[str]) -> tuple[str | None, list[str]]:
     return (found[-1].partition("=")[2] if found else None), [o for o in overrides if o not in found]
 
 
-def _tables(compose: Composer, places: list[str], extra_dir: str | None, runs: Path) -> Iterator[Board]:
+# ---- all tables
+
+
+def _tables(compose: Composer, said: list[str], extra_dir: str | None, found: Results) -> Iterator[Board]:
     """The leaderboards of all tables, at all scales, that have a result."""
-    there = {found[1] for path in runs.glob("*.json") if (found := DATA.search(path.read_bytes()))}
-    for table in map(partial(read, compose), names_of(compose)):
-        named = {name.encode() for name in datasets(compose, table)}
-        if table.needs or not there & (named | {b"standin_" + name for name in named}):
-            continue
-        for scale in compose.loader.get_group_options("scale"):
-            words = [f"table={table.name}", *([f"scale={scale}"] if scale != "paper" else []), *places]
-            made = leaderboard(expand(compose, words, False), words, False, extra_dir)
-            if any(entry.runs for entry in made.entries):
-                yield made
-
-
-def _everything(runs: Path) -> Board:
-    """All results, by what they are: only runs that differ in seed alone share a cell."""
-    found: list[tuple[str, str, str, dict[str, Any]]] = []
-    for path in sorted(runs.glob("*.json")):
+    there = {(r["config"]["model"]["name"], r["config"]["data"]["name"]) for r in found.everything}
+    names = _Names(compose)
+    for table in names_of(compose):
         try:
-            result = record.read(path)
+            uses = names.uses(table)
         except UserError as error:
             say(f"passed over: {error}")
             continue
+        for scale in compose.loader.get_group_options("scale"):
+            standin = bool(compose.compose([compose.choice(f"scale={scale}")])["scale"]["standin"])
+            if not any(_fits(uses, model, data, standin) for model, data in there):
+                continue
+            words = [f"table={table}", *([f"scale={scale}"] if scale != "paper" else []), *said]
+            try:
+                made = leaderboard(expand(compose, words, False), words, False, extra_dir, found)
+            except UserError as error:
+                say(f"passed over: table {table}: {error}")
+                continue
+            if any(entry.runs or entry.stale for entry in made.entries):
+                yield made
+
+
+class _Names:
+    """What networks and data sets a table can have results of, read off its YAML: composing it takes far longer."""
+
+    def __init__(self, compose: Composer) -> None:
+        self.compose = compose
+
+    def uses(self, table: str) -> dict[str, set[str] | None]:
+        """Names by group, of all rows together; None where they cannot be told."""
+        text = text_of(self.compose, table)
+        layers = [[text.get("settings") or {}], text.get("blocks") or [], text.get("rows") or []]
+        layers.append(list((text.get("scales") or {}).values()))
+        if text.get("needs"):  # not yet runnable
+            return {group: set() for group in DEFAULTS}
+        return {group: self._named(group, layers) for group in DEFAULTS}
+
+    def _named(self, group: str, layers: Sequence[Any]) -> set[str] | None:
+        names: set[str] = set()
+        parts = [part for layer in layers for part in layer if isinstance(part, dict)]
+        said = {str(part[group]) for part in parts if group in part}
+        if not any(layer and all(group in part for part in layer) for layer in layers[:3]):
+            said.add(DEFAULTS[group])
+        for option in {option for text in said for option in text.split(",")}:
+            name = self._read(group, option.strip()).get("name")
+            if name in (None, "???") or any(f"{group}.name" in part for part in parts):
+                return None
+            names.add(str(name))
+        return names
+
+    def _read(self, group: str, option: str) -> Config:
+        text = yaml.load(self.compose.file(group, option) or "", LOADER)
+        return text if isinstance(text, dict) else {}
+
+
+DEFAULTS = {"model": "lenet_300_100", "dataset": "digits"}
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _fits(uses: dict[str, set[str] | None], model: str, data: str, standin: bool) -> bool:
+    """Whether a result on these can be one of a table that uses those."""
+    if data.startswith("standin_") != standin:
+        return False
+    given = {"model": model, "dataset": data.removeprefix("standin_")}
+    return all((names := uses[group]) is None or name in names for group, name in given.items())
+
+
+# ---- all runs
+
+
+def _everything(found: Results) -> Board:
+    """All results, by what they are: only runs that differ in seed alone share a cell."""
+    cells: list[tuple[str, str, str, dict[str, Any]]] = []
+    for result in found.everything:
         counted = result["sparsity"]["prunable"]
-        config = result["config"]
         sparsity = f"{counted['removed'] / counted['total']:.6g}"
-        found.append((describe(config), _method(config), sparsity, result))
-    methods: dict[str, list[str]] = {}  # description -> what the settings are, in order of appearance
-    for label, method, _, _ in found:
-        if method not in methods.setdefault(label, []):
-            methods[label].append(method)
-    cells = []
-    for label, method, sparsity, result in found:
-        number = f" ({methods[label].index(method) + 1})" if len(methods[label]) > 1 else ""
-        cells.append((label + number, sparsity, result))
-    return board("runs", "All runs", sorted(cells, key=lambda cell: cell[0]), "python -m lthbench report")
+        old = outdated(result)
+        label = describe(result["config"]) + (f" (stale: {', '.join(old)})" if old else "")
+        cells.append((label, _method(result["config"], old), sparsity, result))
+    methods: dict[str, dict[str, int]] = {}  # description -> what the settings are -> its number
+    for label, method, _, _ in cells:
+        known = methods.setdefault(label, {})
+        known.setdefault(method, len(known) + 1)
+    named = []
+    for label, method, sparsity, result in cells:
+        number = f" ({methods[label][method]})" if len(methods[label]) > 1 else ""
+        named.append((label + number, sparsity, result))
+    return board("runs", "All runs", sorted(named, key=lambda cell: cell[0]), "python -m lthbench report")
 
 
-def _method(config: dict[str, Any]) -> str:
-    """All settings but the seed and how far pruning goes, as text."""
+def _method(config: dict[str, Any], old: list[str]) -> str:
+    """All settings but the seed and how far pruning goes, and the versions that are old, as text."""
     apart = {k: v for k, v in config.items() if k not in ("seed", "rounds", "rates_applied")}
     rounds = config.get("rounds", [])
     apart["pruned in"] = rounds[0] if len(rounds) > 1 else "one round"
+    apart["stale"] = old
     return re.sub(r'"seed": \d+', "", json.dumps(apart, sort_keys=True))
 
 
@@ -125,7 +208,8 @@ def describe(config: dict[str, Any]) -> str:
     words = [config["model"]["name"], "on", config["data"]["name"]]
     if "pruner" not in config:
         return " ".join([*words, config["soup"]["name"] if "soup" in config else "dense"])
-    words.append(config["pruner"]["criterion"]["name"])
+    criterion = config["pruner"]["criterion"]
+    words.append(criterion["name"] + (" (own)" if "source" in criterion else ""))
     if config["pruner"]["program"] != "after_training":
         words.append(config["pruner"]["program"])
     if "retrain" in config:
@@ -149,106 +233,3 @@ def _retraining(retrain: dict[str, Any] | list[dict[str, Any]]) -> str:
         return "learning-rate rewinding"
     kind = retrain["recipe"]["schedule"]["kind"]
     return "fine-tuning" if kind == "constant" else f"{'adaptive ' if 'adapt' in retrain else ''}{kind} retraining"
-
-
-def show(words: Sequence[str]) -> int:
-    """Print one result, or how far the masks of two agree."""
-    arguments = parser("show", "One result: settings, metrics, sparsities, layers, where each number comes from.")
-    arguments.add_argument("id", help="a result's id, or its first letters")
-    arguments.add_argument("words", nargs="*", default=[], help="out=DIR; a second id: how far the two masks agree")
-    arguments.add_argument("--json", action="store_true", help="the whole file")
-    arguments.add_argument("--chart", metavar="FILE.png", help="write a bar chart of the layers")
-    parsed = arguments.parse_intermixed_args(words)
-    parsed.place = [word for word in parsed.words if word.startswith(PLACES)]
-    others = [word for word in parsed.words if word not in parsed.place]
-    if len(others) > 1 or any("=" in word for word in others):
-        raise UserError(f"show: '{others[-1]}' has no meaning here; it takes an id, or two, and out=DIR")
-    with composer(None) as compose:
-        out, store = folders(compose.compose(c for o in parsed.place for c in compose.values(o)))
-    result = found(parsed.id, out)
-    if parsed.json:
-        print(json.dumps(result, indent=1))
-        return 0
-    if others:
-        return _agree(store, result, found(others[0], out))
-    if parsed.chart:
-        Path(parsed.chart).write_bytes(layers.chart(result))
-        print(parsed.chart)
-        return 0
-    counts = ", ".join(f"{n} {c['removed'] / c['total']:.4%}" for n, c in result["sparsity"].items())
-    print(f"{result['id']}  {describe(result['config'])}, seed {result['seed']}")
-    for split, metrics in result["metrics"].items():
-        print(f"{split}: accuracy {metrics['accuracy']:.4%}, loss {metrics['loss']}")
-    print(f"removed of: {counts}")
-    flops = result["flops"]
-    print(
-        f"multiply-adds: {flops['nonzero']:,} of {flops['dense']:,}, theoretical speed-up {flops['speedup'] or 0:.2f}"
-    )
-    if result["diverged_at"] is not None:
-        print(f"diverged at step {result['diverged_at']}")
-    if "diagnosis" in result:
-        _diagnose(result)
-    terminal().print(layers.table(result))
-    print(f"weights sha256 {result['final_weights_sha256']}")
-    for role, ref in result["stages"].items():
-        print(f"  {role}: {ref}")
-    ident, name = place(result["stages"]["final"])
-    print(f"the network: {store.folder(ident) / name}")
-    cost = result["cost"]
-    peak = readable(cost.get("peak_memory", 0))
-    print(f"training {cost['train_seconds']} s, peak memory {peak}; {json.dumps(result['environment'])}")
-    print("settings: " + json.dumps(result["config"], indent=1))
-    return 0
-
-
-def found(prefix: str, out: Path) -> dict[str, Any]:
-    """The result whose id begins so. Raises UserError unless there is exactly one."""
-    paths = sorted((out / "runs").glob(f"{prefix}*.json"))
-    if len(paths) != 1:
-        several = f"{len(paths)} results begin with" if paths else "no result begins with"
-        raise UserError(f"{several} '{prefix}' in '{out / 'runs'}'")
-    return record.read(paths[0])
-
-
-def place(ref: str) -> tuple[str, str]:
-    """The stage and the file that hold a state (`id@step`), or a stage's only output."""
-    ident, _, step = ref.partition("@")
-    return ident, state_file(int(step)) if step.isdigit() else f"{step}.safetensors" if step else "out.safetensors"
-
-
-def _diagnose(result: dict[str, Any]) -> None:
-    """What is wrong with the mask, if anything is."""
-    diagnosis, parameters = result["diagnosis"], result["parameters"]
-    print(f"parameters: {parameters['nonzero']:,} nonzero of {parameters['dense']:,}")
-    if (effective := diagnosis["effective"]) is None:
-        print(f"on a path from input to output: not known, paths cannot be followed through {diagnosis['unfollowed']}")
-    else:
-        print(f"off every path from input to output: {effective['removed'] / effective['total']:.4%}")
-    if diagnosis["collapsed"]:
-        print(f"layers without a weight: {', '.join(diagnosis['collapsed'])}")
-
-
-def _agree(store: Store, one: dict[str, Any], other: dict[str, Any]) -> int:
-    """Print, layer by layer, how much of the first mask the second keeps too, and how much chance would."""
-    from lthbench.training.checkpoint import Checkpoint
-
-    try:
-        a, b = (Checkpoint.unpack(store.read(*place(r["stages"]["final"]))).mask for r in (one, other))
-    except Gone:
-        raise UserError(f"the masks are no longer in '{store.root}'; the runs' commands make them again") from None
-    names = [name for name in one["layers"] if name in a and name in b and a[name].shape == b[name].shape]
-    if not names:
-        raise UserError("show: these two results have no pruned layer in common")
-    table = Table("layer", box=None)
-    for title in ("first keeps", "second keeps", "both", "of the first", "by chance"):
-        table.add_column(title, justify="right")
-    counts = {name: (int(a[name].sum()), int(b[name].sum()), int((a[name] & b[name]).sum())) for name in names}
-    size = {name: a[name].numel() for name in names}
-    expected = {name: counts[name][0] * counts[name][1] / size[name] for name in names}
-    counts["all"] = tuple(map(sum, zip(*counts.values())))  # type: ignore[assignment]
-    expected["all"] = sum(expected.values())
-    for name, (first, second, both) in counts.items():
-        shares = (f"{both / first:.2%}", f"{expected[name] / first:.2%}") if first else ("", "")
-        table.add_row(name, f"{first:,}", f"{second:,}", f"{both:,}", *shares)
-    terminal().print(table)
-    return 0

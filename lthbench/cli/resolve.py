@@ -27,6 +27,7 @@ from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import parse_sparsity
+from lthbench.pruning.own import own_settings
 from lthbench.pruning.prunable import known
 from lthbench.pruning.scoring import Scoring
 from lthbench.pruning.structure import Structure
@@ -275,11 +276,17 @@ def _pruner(section: Config, seed: int, data: DataSettings, structure: Config) -
     how = {k: section[k] for k in _SCORING if k in section}
     args = {k: v for k, v in section.items() if k not in ("criterion", "program", *how)}
     name = coerce(section["criterion"], str, "pruner.criterion")
-    if name in CRITERIA:
-        hints = {k: v for k, v in CRITERIA[name].score.__annotations__.items() if v in (bool, int, float, str)}
-        args = {k: coerce(v, hints[k], f"pruner.{k}") if k in hints else v for k, v in args.items()}
-    criterion = CriterionSettings.of(name, args, seed)
-    if CRITERIA[criterion.name].data:
+    if name == "???":
+        raise UserError("pruner.criterion: name the file, pruner=FILE.py")
+    if name.endswith(".py"):
+        criterion = own_settings(name, args, seed)
+        how = _meant(how, criterion.known.data)
+    else:
+        if name in CRITERIA:
+            hints = {k: v for k, v in CRITERIA[name].score.__annotations__.items() if v in (bool, int, float, str)}
+            args = {k: coerce(v, hints[k], f"pruner.{k}") if k in hints else v for k, v in args.items()}
+        criterion = CriterionSettings.of(name, args, seed)
+    if criterion.known.data:
         how |= {"data": replace(data, augment=Augment()), "seed": seed}
     scoring = build(Scoring, how, "pruner")
     program = coerce(section["program"], str, "pruner.program")
@@ -290,6 +297,14 @@ def _pruner(section: Config, seed: int, data: DataSettings, structure: Config) -
 def _structure(section: dict[str, Any]) -> Structure | None:
     made = build(Structure, section, "structure")
     return None if made.name == "weight" else made
+
+
+def _meant(how: Config, data: bool) -> dict[str, Any]:
+    """Of how a user's own criterion is scored, what has an effect: its YAML names all there is."""
+    idle = set() if data else {"batches", "batch", "per_class"}
+    if how.get("rounds") == 1:
+        idle |= {"spacing", "regrow"}
+    return {key: value for key, value in how.items() if key not in idle}
 
 
 def _exact(value: Any, where: str) -> str:

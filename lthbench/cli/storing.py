@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lthbench.base.errors import UserError
+from lthbench.base.units import readable
 from lthbench.cli.compose import Composer, composer
 from lthbench.cli.execute import folders, say
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import readable
 from lthbench.cli.subcommands import parser
 from lthbench.engine.keep import others, registered
 from lthbench.engine.store import Damaged, Store

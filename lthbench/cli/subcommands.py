@@ -46,7 +46,7 @@ SUBCOMMANDS = {
     "list": ("listing", "run"),
     "plan": ("planning", "run"),
     "report": ("reporting", "report"),
-    "show": ("reporting", "show"),
+    "show": ("showing", "show"),
     "store": ("storing", "run"),
     "sync": ("syncing", "run"),
     "task": ("jobs", "task"),

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from lthbench.base.errors import UserError
-from lthbench.cli.reporting import found
+from lthbench.cli.showing import found
 from lthbench.engine.graph import Ref, recalled
 from lthbench.engine.store import Store, demand_of
 from lthbench.models import digest
@@ -31,7 +31,7 @@ def by_result(ident: str, output: str, config: Any) -> Found:
     from lthbench.cli.execute import folders
 
     out, store = folders(config)
-    result = found(ident, out)
+    result = found(ident, [out])
     name, stages = f"ticket: result {result['id'][:8]}", result["stages"]
     masks = sorted((int(role[5:]), role) for role in stages if re.fullmatch(r"mask \d+", role))
     begun = result["config"].get("retrain", {"from": 0})

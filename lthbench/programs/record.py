@@ -20,6 +20,7 @@ from lthbench.base.settings import canonical
 from lthbench.engine.graph import Stage, ancestors
 from lthbench.engine.store import Gone, Store
 from lthbench.programs.run import Experiment
+from lthbench.programs.versions import versions
 from lthbench.stages.train import Train
 
 SCHEMA = 1
@@ -42,7 +43,8 @@ def record(experiment: Experiment, store: Store, device: str, threads: int) -> d
     """The JSON of a finished run. Raises Gone if its result is not in the store."""
     found = store.output(experiment.result)
     trajectory = experiment.trajectory
-    trained = [s for s in ancestors([experiment.result]) if isinstance(s.settings, Train)]
+    graph = list(ancestors([experiment.result]))
+    trained = [s for s in graph if isinstance(s.settings, Train)]
     config = json.loads(canonical(experiment.run.identity()))
     return {
         "schema": SCHEMA,
@@ -52,6 +54,7 @@ def record(experiment: Experiment, store: Store, device: str, threads: int) -> d
         **found,
         "curves": store.curve(trajectory.id) if trajectory else {},
         "stages": {role: ref.ref for role, ref in experiment.roles.items()},
+        "versions": versions(graph),
         "cost": _cost(store, trained),
         "environment": environment(device, threads),
     }

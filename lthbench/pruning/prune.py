@@ -9,7 +9,7 @@ import torch.nn.attention
 
 from lthbench.base.seeds import derive, generator
 from lthbench.pruning.allocation import Allocation, Groups, Layer, groups
-from lthbench.pruning.criteria import CRITERIA, CriterionSettings, Subject, Undeclared
+from lthbench.pruning.criteria import CriterionSettings, Subject, Undeclared
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.scoring import Scoring, draw
@@ -39,7 +39,7 @@ def prune(
     are not finite otherwise, and for a criterion that looks at what it is not given.
     """
     scoring = scoring or Scoring()
-    known = CRITERIA[criterion.name]
+    known = criterion.known
     if known.data and scoring.data is None:
         raise ValueError(f"criterion {known.name} looks at images: it needs scoring.data and scoring.seed")
     if known.initial and initial is None:
@@ -98,7 +98,7 @@ def prune(
 
 def _look(subject: Subject, criterion: CriterionSettings, seed: int, number: int, model: str) -> tuple[Any, Any]:
     """Scores of round `number`, and how what stays is changed. Raises ValueError where the network cannot be scored."""
-    known = CRITERIA[criterion.name]
+    known = criterion.known
     math_only = torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH])  # has second derivatives
     with math_only, torch.random.fork_rng(devices=[]):  # dropout in train mode draws from a stream of its own
         torch.manual_seed(derive(seed, "score dropout", number))

@@ -14,6 +14,7 @@ from lthbench.report.quantities import QUANTITIES
 from lthbench.report.verdicts import Verdict
 
 Result = dict[str, Any]
+LINES = 24  # more methods than this are too many for one picture
 
 
 @dataclass
@@ -82,6 +83,12 @@ class Board:
     claims: list[ClaimResult] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)  # what the paper does not say, and what was taken
     deviations: list[str] = field(default_factory=list)  # where the runs are not what the paper ran
+    commands: Mapping[str, str] = field(default_factory=dict)  # of each method
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is something for a picture, and not too much."""
+        return 0 < len({e.label for e in self.entries if e.runs}) <= LINES
 
     @property
     def labels(self) -> list[str]:
@@ -93,6 +100,12 @@ class Board:
         by_asked = {e.asked: e for e in sorted(self.entries, key=_order)}
         return list(by_asked)
 
+    @property
+    def own(self) -> dict[str, str]:
+        """The methods that are a user's own and not the paper's: label -> sha256 of the file."""
+        found = ((e.label, run.get("config", {}).get("pruner", {})) for e in self.entries for run in e.runs[:1])
+        return {label: p["criterion"]["source"] for label, p in found if "source" in p.get("criterion", {})}
+
     def cell(self, label: str, asked: str) -> Entry | None:
         return next((e for e in self.entries if e.label == label and e.asked == asked), None)
 
@@ -100,6 +113,12 @@ class Board:
         """The sparsity of a column in percent, or as it was asked where no run tells it."""
         found = {f"{100 * e.sparsity:.4g} %" for e in self.entries if e.asked == asked and e.sparsity is not None}
         return found.pop() if len(found) == 1 else f"sparsity={asked}"
+
+    def made_with(self) -> list[str]:
+        """Versions and hardware of the runs."""
+        made = (run["environment"] for e in self.entries for run in e.runs)
+        form = "lthbench {lthbench}, torch {torch}, {device} ({processor}, {threads} thread(s))"
+        return sorted({form.format_map(environment) for environment in made})
 
     def seeds(self) -> str:
         counts = {len(e.runs) for e in self.entries if e.runs}

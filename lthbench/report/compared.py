@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lthbench.published import Published
 from lthbench.report.board import Board, Entry
 from lthbench.report.claims import Case, ClaimResult
 
@@ -45,14 +46,24 @@ def summary(board: Board) -> list[str]:
 def _cell(e: Entry) -> list[str]:
     assert e.published is not None and e.verdict is not None
     p, v = e.published, e.verdict
-    theirs = e.number(p.value) + (f" ± {e.number(p.sd)}" if p.sd is not None else "")
-    theirs += f" (n = {p.n})" if p.n else ""
-    theirs = f"({theirs})" if p.evidence == "unverified" else theirs
     place = f"{e.label}, {100 * (e.nominal or 0):.4g} %"
-    return [place, e.text(), f"{theirs}, {p.source}", _interval(e, v.difference, v.low, v.high), _words(v.word, v.note)]
+    return [
+        place,
+        e.text(),
+        f"{theirs(e, p)}, {p.source}",
+        interval(e, v.difference, v.low, v.high),
+        _words(v.word, v.note),
+    ]
 
 
-def _interval(e: Entry, d: float | None, low: float | None, high: float | None) -> str:
+def theirs(e: Entry, p: Published) -> str:
+    """A published number with its spread and n, in parentheses where it is unverified."""
+    text = e.number(p.value) + (f" ± {e.number(p.sd)}" if p.sd is not None else "") + (f" (n = {p.n})" if p.n else "")
+    return f"({text})" if p.evidence == "unverified" else text
+
+
+def interval(e: Entry, d: float | None, low: float | None, high: float | None) -> str:
+    """A difference with its interval."""
     if d is None:
         return ""
     sign = "+" if d > 0 else ""
@@ -61,10 +72,11 @@ def _interval(e: Entry, d: float | None, low: float | None, high: float | None) 
 
 
 def _claim(c: ClaimResult) -> list[str]:
-    return [c.id, c.text, "; ".join(map(_case, c.cases)) or "no cell fits", _words(c.word, c.note)]
+    return [c.id, c.text, "; ".join(map(case, c.cases)) or "no cell fits", _words(c.word, c.note)]
 
 
-def _case(c: Case) -> str:
+def case(c: Case) -> str:
+    """One case of a claim in words."""
     against = f"{c.left} against {c.right}" if c.right else c.left
     if c.difference is None:
         return f"{against}: {c.word}"

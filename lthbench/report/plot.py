@@ -1,9 +1,13 @@
-"""Accuracy against sparsity, with the spread over seeds."""
+"""Accuracy against sparsity, with the spread over seeds: as a file, and as a drawing in the page."""
 
 from __future__ import annotations
 
 import io
 import math
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
 
 from lthbench.report.board import Board, Entry
 from lthbench.report.quantities import QUANTITIES
@@ -11,10 +15,37 @@ from lthbench.report.quantities import QUANTITIES
 # Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in print.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000"]
 MARKERS = "osD^vPX*"
+INK = "#010203"  # in a drawing: becomes the page's own colour of text, light or dark
 
 
 def plot(board: Board) -> bytes:
     """The picture as PNG: a line a method, bars of one standard deviation; the dense network as a dashed line."""
+    scale = "" if board.scale == "paper" else f" (scale {board.scale})"
+    figure = _figure(board, board.entries, f"{board.title}{scale}", COLOURS)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def drawing(board: Board, entries: Sequence[Entry], name: str) -> str:
+    """The picture of some cells as an SVG element, whose text and axes have the colour of the text around it."""
+    import matplotlib
+
+    ink: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": board.name, "figure.facecolor": "none"}
+    with matplotlib.rc_context({**style, **ink, "axes.facecolor": "none", "grid.color": INK}):
+        figure = _figure(board, entries, "", [*COLOURS[:-1], INK])
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    referred = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([\w.-]+)"', lambda m: m.group() if m[1] in referred else "", text)
+    label = escape(f"{name}: {QUANTITIES[board.quantity][0]} against what remains of the prunable weights")
+    return text.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequence[str]) -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -22,62 +53,70 @@ def plot(board: Board) -> bytes:
 
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
-    pruned = [e for e in board.entries if e.runs and e.sparsity and e.sparsity < 1]
-    densities = {e.asked: 100 * (1 - (e.sparsity or 0)) for e in pruned}
+    with_runs = [e for e in entries if e.runs]
+    by_label: dict[str, list[Entry]] = {}
+    for e in with_runs:
+        by_label.setdefault(e.label, []).append(e)
     style = 0
-    for label in board.labels:
-        entries = sorted((e for e in pruned if e.label == label), key=lambda e: -(e.sparsity or 0))[::-1]
-        dense = next((e for e in board.entries if e.label == label and e.runs and not e.sparsity), None)
-        if dense is not None and not entries:
-            _dense_line(axes, dense)
-            continue
-        if not entries:
-            continue
-        line = ([dense] if dense else []) + entries
-        axes.errorbar(
-            [100 * (1 - (e.sparsity or 0)) for e in line],
-            [e.mean for e in line],
-            yerr=[0.0 if math.isnan(e.sd) else e.sd for e in line],
-            label=label,
-            color=COLOURS[style % len(COLOURS)],
-            marker=MARKERS[style % len(MARKERS)],
-            markersize=4.5,
-            linewidth=1.4,
-            capsize=2.5,
-        )
-        if paper := [e for e in line if e.published is not None]:
-            axes.plot(
-                [100 * (1 - (e.sparsity or 0)) for e in paper],
-                [e.published.value for e in paper if e.published],
-                label=f"{label}, published",
-                color=COLOURS[style % len(COLOURS)],
-                linestyle=":",
-                linewidth=1.0,
-                alpha=0.6,
-            )
-        style += 1
+    for label, cells in by_label.items():
+        pruned = sorted((e for e in cells if e.sparsity and e.sparsity < 1), key=lambda e: e.sparsity or 0)
+        dense = [e for e in cells if not e.sparsity][:1]
+        if dense and not pruned:
+            _dense_line(axes, dense[0])
+        elif pruned:
+            _line(axes, dense + pruned, label, colours[style % len(colours)], MARKERS[style % len(MARKERS)])
+            style += 1
     axes.set_xscale("log")
     axes.invert_xaxis()
-    ticks = sorted(
-        set(densities.values()) | ({100.0} if any(e.runs and not e.sparsity for e in board.entries) else set())
-    )
-    axes.set_xticks(_thinned(ticks), [f"{d:.3g}" for d in _thinned(ticks)])
+    ticks = _thinned(sorted({_remains(e) for e in with_runs if e.sparsity != 1}))
+    axes.set_xticks(ticks, [f"{d:.3g}" for d in ticks])
     axes.minorticks_off()
     axes.set_xlabel("prunable weights remaining, % (log scale)")
     axes.set_ylabel(QUANTITIES[board.quantity][0])
-    scale = "" if board.scale == "paper" else f" (scale {board.scale})"
-    axes.set_title(f"{board.title}{scale}", loc="left", fontsize=11)
+    axes.set_title(_plain(title), loc="left", fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False, title=_spread(board), title_fontsize=8, loc="best")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure
 
 
-def _dense_line(axes, dense: Entry) -> None:  # type: ignore[no-untyped-def]
-    axes.axhline(dense.mean, color="0.35", linestyle="--", linewidth=1.2, label=dense.label)
+def _line(axes: Any, line: Sequence[Entry], label: str, colour: str, marker: str) -> None:
+    """A method: its runs, and dotted the published numbers."""
+    axes.errorbar(
+        list(map(_remains, line)),
+        [e.mean for e in line],
+        yerr=[0.0 if math.isnan(e.sd) else e.sd for e in line],
+        label=_plain(label),
+        color=colour,
+        marker=marker,
+        markersize=4.5,
+        linewidth=1.4,
+        capsize=2.5,
+    )
+    if paper := [e for e in line if e.published is not None]:
+        axes.plot(
+            list(map(_remains, paper)),
+            [e.published.value for e in paper if e.published],
+            label=_plain(f"{label}, published"),
+            color=colour,
+            linestyle=":",
+            linewidth=1.3,
+            alpha=0.9,
+        )
+
+
+def _remains(e: Entry) -> float:
+    return 100 * (1 - (e.sparsity or 0))
+
+
+def _dense_line(axes: Any, dense: Entry) -> None:
+    axes.axhline(dense.mean, color="0.5", linestyle="--", linewidth=1.2, label=_plain(dense.label))
     if not math.isnan(dense.sd):
-        axes.axhspan(dense.mean - dense.sd, dense.mean + dense.sd, color="0.35", alpha=0.12, linewidth=0)
+        axes.axhspan(dense.mean - dense.sd, dense.mean + dense.sd, color="0.5", alpha=0.12, linewidth=0)
+
+
+def _plain(text: str) -> str:
+    """A text that Matplotlib takes as it is: no formula, and not hidden from the legend."""
+    return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _spread(board: Board) -> str:

@@ -24,15 +24,17 @@ WIDE = 8  # more sparsities than this stand in rows
 
 
 def write(board: Board, folder: Path) -> list[Path]:
-    """Write `<name>.md`, `.csv` and, where there are results, `.png` and `.cost.csv`; returns their paths."""
+    """Write `<name>.md`, `.csv`, `.tex` and, where there are results, `.png` and `.cost.csv`; returns their paths."""
+    from lthbench.report.latex import latex
     from lthbench.report.plot import plot
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"md": markdown(board).encode(), "csv": table_csv(board).encode()}
+    made = {"md": markdown(board).encode(), "csv": table_csv(board).encode(), "tex": latex(board).encode()}
     if any(e.runs for e in board.entries):
-        made |= {"png": plot(board), "cost.csv": cost_csv(board).encode()}
+        made |= {"png": plot(board)} if board.drawn else {}
+        made |= {"cost.csv": cost_csv(board).encode()}
     for kind, data in made.items():
-        _replace(folder / f"{board.name}.{kind}", data)
+        replace(folder / f"{board.name}.{kind}", data)
     return [folder / f"{board.name}.{kind}" for kind in made]
 
 
@@ -44,7 +46,7 @@ def archive(board: Board, folder: Path) -> list[Path]:
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as file:
         file.write(lines.encode())
-    _replace(folder / RUNS, packed.getvalue())
+    replace(folder / RUNS, packed.getvalue())
     return [*paths, folder / RUNS]
 
 
@@ -80,24 +82,15 @@ def markdown(board: Board) -> str:
         "",
         *compared.pipe_table(head, rows),
         "",
-        *([f"![accuracy against sparsity]({board.name}.png)", ""] if any(e.runs for e in board.entries) else []),
+        *([f"![accuracy against sparsity]({board.name}.png)", ""] if board.drawn else []),
         *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
+        *[f"{label}: not the paper's; a file of sha256 {sha[:16]}…\n" for label, sha in board.own.items()],
         *compared.sections(board),
         f"    {board.command}",
         "",
-        *_made_with(board),
+        *([f"Made with {'; '.join(made)}."] if (made := board.made_with()) else []),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _made_with(board: Board) -> list[str]:
-    runs = [run for e in board.entries for run in e.runs]
-    made = sorted({_environment(run["environment"]) for run in runs})
-    return [f"Made with {'; '.join(made)}."] if made else []
-
-
-def _environment(e: dict[str, object]) -> str:
-    return f"lthbench {e['lthbench']}, torch {e['torch']}, {e['device']} ({e['processor']}, {e['threads']} thread(s))"
 
 
 def table_csv(board: Board) -> str:
@@ -179,7 +172,8 @@ def _best(board: Board) -> set[tuple[str, str]]:
     return best
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
+    """Write a file: all or nothing."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_bytes(data)
     os.replace(part, path)

@@ -8,7 +8,7 @@ from lthbench.base.settings import Settings, later
 from lthbench.engine.graph import Ref, Stage, stage
 from lthbench.engine.runner import Job
 from lthbench.pruning.allocation import Allocation
-from lthbench.pruning.criteria import CRITERIA, CriterionSettings
+from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.density import Density
 from lthbench.pruning.scoring import Scoring
 from lthbench.pruning.structure import Structure
@@ -57,7 +57,7 @@ def prune(
     rates = None if density is not None else rounds
     settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring, inverted, pruner.structure)
     inputs = {"net": net}
-    if initial is not None and CRITERIA[pruner.criterion.name].initial:
+    if initial is not None and pruner.criterion.known.initial:
         inputs["initial"] = initial
     return stage(KIND, VERSION, settings, inputs)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from lthbench.bench.pace import Pace
 from lthbench.cli.compose import Composer, Config
 from lthbench.cli.main import main
 
@@ -46,6 +47,12 @@ def compose_once() -> Iterator[None]:
     Composer._base = remembered  # type: ignore[method-assign]
     yield
     Composer._base = compose  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def no_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans say the same each time, and sooner."""
+    monkeypatch.setattr("lthbench.bench.pace.pace", lambda *_: Pace(step=1e-3, image=1e-5, weights=1000))
 
 
 @pytest.fixture

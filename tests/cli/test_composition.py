@@ -29,6 +29,7 @@ NEEDS = {  # what an option cannot do without
     "dataset=imagefolder": ["dataset.name=pictures"],
     "dataset=imagenet": ["scale=smoke"],  # its version is read from its files
     "model=file": ["model.name=mine.py"],
+    "pruner=file": ["pruner.criterion=my_pruner.py"],
     "model=timm": ["model.name=resnet18"],
     "allocation=by_kind": ["sparsity=level:2"],
     "allocation=given": ["allocation.layers={linear:0.1,output:0.5}"],
@@ -54,6 +55,8 @@ def own_files(here):
         (here / "pictures" / split / "cats").mkdir(parents=True)
         (here / "pictures" / split / "cats" / "1.png").touch()
     (here / "mine.py").write_text("def model(shape, classes): ...\n")
+    text = "from lthbench.pruning.criteria import criterion\n@criterion('mine')\ndef mine(net): ...\n"
+    (here / "my_pruner.py").write_text(text)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

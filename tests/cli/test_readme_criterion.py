@@ -9,41 +9,39 @@ import pytest
 import torch
 
 from lthbench.pruning.criteria import CRITERIA, Subject
+from lthbench.pruning.own import own
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-SECTION = README[README.index("## Add a criterion in one file") :]
-
-
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)
-    assert found
-    return found.group(1)
+SECTION = README[README.index("## Your own method, in one file") :]
+BLOCK = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
 @pytest.fixture
-def registered():
-    before = dict(CRITERIA)
-    exec(compile(block("python"), "README.md", "exec"), {})
-    (name,) = CRITERIA.keys() - before.keys()
-    yield name
-    CRITERIA.clear()
-    CRITERIA.update(before)
+def mine(here: Path) -> Path:
+    assert BLOCK is not None
+    (here / "my_pruner.py").write_text(BLOCK.group(1))
+    return here / "my_pruner.py"
 
 
-def test_it_is_short_and_stands_in_the_list(registered, run, here):
-    assert len((block("python") + block("yaml")).splitlines()) <= 25
-    (here / "own" / "pruner").mkdir(parents=True)
-    (here / "own" / "pruner" / f"{registered}.yaml").write_text(block("yaml"))
-    said = run(f"--config-dir own pruner=magnitude,{registered} -m scale=smoke schedule=oneshot sparsity=0.9 jobs=1")
-    assert said.code == 0 and said.last.startswith("stages: ")
-    listed = run("list pruners --verbose --config-dir own")
-    assert f"score: {CRITERIA[registered].what}"[:60] in listed.out and "version 1. " in listed.out
+def test_it_is_short_and_runs_as_it_is_said_to(mine, run):
+    assert len(mine.read_text().splitlines()) <= 25
+    commands = re.findall(
+        r"^    python -m lthbench (.*?pruner=.*?my_pruner\.py.*?)(?: {2,}#.*)?$", SECTION, re.MULTILINE
+    )
+    assert len(commands) == 3
+    for command in commands:
+        said = run(f"{command} scale=smoke {'only=fine' if 'table' in command else 'schedule=oneshot'} jobs=1")
+        assert said.code == 0, said.err
+    assert any("relative_magnitude (own), as fine-tuning" in page.read_text() for page in Path().rglob("demo.smoke.md"))
 
 
-def test_its_scores_are_what_it_says(registered):
+def test_its_scores_are_what_it_says(mine):
+    known = own(str(mine))[1]
     weights = {"a": torch.tensor([[1.0, -4.0]]), "b": torch.tensor([[0.5], [0.25]])}
-    scores, _ = CRITERIA[registered].look(Subject(None, (), weights, {}, {}))
+    subject = Subject(None, (), weights, {}, {})
+    scores, _ = known.look(subject)
     assert {n: s.flatten().tolist() for n, s in scores.items()} == {"a": [0.25, 1.0], "b": [1.0, 0.5]}
+    assert known.look(subject, power=2.0)[0]["a"].flatten().tolist() == [0.0625, 1.0]
 
 
 def test_every_pruner_is_listed_with_formula_settings_version_and_source(run):

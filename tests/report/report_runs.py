@@ -23,6 +23,7 @@ def run(accuracy: float | None, seed: int = 0, **more: Any) -> dict[str, Any]:
         "config": {"data": data},
         "metrics": {"test": {"accuracy": accuracy, "loss": 0.1}},
         "sparsity": {c: {"removed": removed, "total": total} for c in ("prunable", "weights", "parameters")},
+        "layers": {},
         "curves": {},
         "stages": {"final": f"{more.pop('trained', ident)}@10", "mask": f"m{ident}"},
         "final_weights_sha256": f"w{ident}",

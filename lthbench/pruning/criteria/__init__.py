@@ -16,7 +16,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from lthbench.base.errors import UserError, near
-from lthbench.base.settings import Settings
+from lthbench.base.settings import Settings, later
 
 if TYPE_CHECKING:
     import torch
@@ -102,23 +102,28 @@ class Criterion:
 
 Update = Callable[[Mapping[str, "Tensor"]], "dict[str, Tensor]"]
 CRITERIA: dict[str, Criterion] = {}
+OWN: dict[str, Criterion] = {}  # the users' own, by the sha256 of their files: see lthbench/pruning/own.py
 
 
 def criterion(
     name: str,
     *,
-    version: int,
+    version: int = 0,
     random: bool = False,
     data: bool = False,
     initial: bool = False,
     updates: bool = False,
     later: Iterable[str] = (),
 ) -> Callable[[Any], Any]:
-    """Register the decorated function; raise `version` when its numbers change."""
+    """Register the decorated function; raise `version` when its numbers change (a file of one's own has none: its
+    content names it)."""
 
     def register(score: Callable[..., Any]) -> Callable[..., Any]:
         what = ((score.__doc__ or "").strip().splitlines() or [""])[0]
-        CRITERIA[name] = Criterion(name, version, score, what, random, data, initial, updates, frozenset(later))
+        made = Criterion(name, version, score, what, random, data, initial, updates, frozenset(later))
+        score.criterion = made  # type: ignore[attr-defined]
+        if score.__module__.startswith(__name__):  # a file of one's own hides nothing that is here
+            CRITERIA[name] = made
         return score
 
     return register
@@ -126,12 +131,14 @@ def criterion(
 
 @dataclass(frozen=True)
 class CriterionSettings(Settings):
-    """What names a criterion in an id: name, version, its own settings, and the seed if it draws."""
+    """What names a criterion in an id: name, version, its own settings, and the seed if it draws; of a user's own
+    the `source`, its file's sha256."""
 
     name: str
     version: int
     args: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    source: str | None = later(None)
 
     @classmethod
     def of(cls, name: str, args: Mapping[str, Any], seed: int) -> CriterionSettings:
@@ -142,6 +149,11 @@ class CriterionSettings(Settings):
         parameters = inspect.signature(known.score).parameters
         said = {k: v for k, v in args.items() if k not in known.later or v != parameters[k].default}
         return cls(name, known.version, said, seed if known.random else None)
+
+    @property
+    def known(self) -> Criterion:
+        """The registered criterion that these settings name."""
+        return OWN[self.source] if self.source else CRITERIA[self.name]
 
     def __hash__(self) -> int:
         return hash(self.text)
