@@ -75,7 +75,8 @@ def _state(submission: Submission, number: int, job: str, index: int, known: Que
     if said in ("failed", "needs", "waiting"):
         return is_("failed", own["reason"])
     how = state.lower().replace("_", " ") or reason or "no longer in the queue"
-    return is_("lost", own.get("reason") or f"{how}; the same command goes on from here")
+    told = own.get("reason") if state in ("", "FAILED") else None  # what Slurm did to it since, it cannot know
+    return is_("lost", told or f"{how}; the same command goes on from here")
 
 
 def underway(submissions: Sequence[Submission], known: Queue) -> list[Underway]:
