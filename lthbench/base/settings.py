@@ -57,6 +57,18 @@ class Settings:
         result: dict[str, Any] = json.loads(self.text)
         return result
 
+    def whole(self) -> dict[str, Any]:
+        """All fields as plain JSON values, those aside the identity too: `build` makes these settings of them again."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.whole()
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+
 
 @cache
 def _named(cls: Any) -> list[tuple[str, str, Any]]:

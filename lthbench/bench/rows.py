@@ -19,7 +19,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lthbench.bench import reference
+from lthbench.bench.compress_rows import shrunk
 from lthbench.bench.measure import Row, ratio, row, seconds
+from lthbench.bench.scoring_rows import scores
 from lthbench.data.sets import Augment, Normalise
 from lthbench.data.stream import Split, TrainingStream
 from lthbench.engine.graph import Stage
@@ -310,8 +312,10 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "masks": masks,
     "data": data,
     "states": states,
+    "scores": scores,
     "workers": workers,
     "compile": compiled,
+    "shrink": shrunk,
     "commands": commands,
 }
 GPU_ROWS: dict[str, Callable[[int], Iterator[Row]]] = {"gpu": gpu}

@@ -176,7 +176,7 @@ class Composer:
         if line not in self._plain:
             group, _, option = line.lstrip("+").partition("=")
             text = self.file(group, option)
-            found = re.match(r"defaults:\s*(.*)", text or "", re.MULTILINE)
+            found = re.search(r"^defaults:\s*(.*)", text or "", re.MULTILINE)
             brought = [word.strip() for word in found[1].strip("[]").split(",")] if found else []
             self._plain[line] = (
                 text is not None
@@ -225,6 +225,8 @@ def _set(config: Config, choice: Choice) -> None:
     if not isinstance(was, dict):
         whole = isinstance(was, float) and type(choice.value) is int and path  # 1 and 1.0 are one setting
         node[last] = float(choice.value) if whole else choice.value
+    elif isinstance(choice.value, dict) and isinstance(was, Open):
+        was.update(choice.value)  # keys may hold dots: names of weights
     elif isinstance(choice.value, dict):
         for key, value in choice.value.items():
             _set(config, replace(choice, key=f"{choice.key}.{key}", value=value))

@@ -14,6 +14,7 @@ from lthbench.engine.plan import Work
 from lthbench.engine.store import At, Demand, Points
 from lthbench.models import ModelSettings
 from lthbench.programs import Experiment
+from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
@@ -68,6 +69,8 @@ def _work_bytes(work: Work, size: int) -> int:
     s = work.stage.settings
     if isinstance(s, Init):
         return size
+    if isinstance(s, Control):
+        return size + size // 4
     if not isinstance(s, Train):
         return size // 4 if work.stage.kind == "prune" else 0
     moments = 2 if s.recipe.optimizer != "sgd" else 1 if s.recipe.momentum else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from lthbench.cli.compose import composer
 from lthbench.cli.grid import Grid, comparison, expand
 from lthbench.cli.results import Results
 from lthbench.engine.keep import KEEPS
-from lthbench.engine.runner import Listener
+from lthbench.engine.runner import Listener, Teller
 from lthbench.engine.store import Store
+from lthbench.launch.slurm import SlurmSettings
 from lthbench.report.board import Board, board
 from lthbench.report.compare import compare
 
-LAUNCHERS = ("local",)
+LAUNCHERS = ("local", "slurm")
 SOUPS = ("none",)
 DEVICES = r"cpu|mps|cuda(:\d+)?"
 
@@ -30,7 +31,7 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     """Compute a grid and write its leaderboard; returns the exit code."""
     from lthbench.launch import local
     from lthbench.report import write
-    from lthbench.tracking import tracker
+    from lthbench.tracking import trackers
     from lthbench.tracking.progress import ProgressBar
 
     with composer(extra_dir) as compose:
@@ -41,8 +42,9 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     local.writable(out, "out")
     local.writable(store.root, "store")
     runs = grid.experiments
-    listeners: list[Listener] = [ProgressBar(), *tracker(config)]
-    local.check(runs, store, config["device"], config["threads"])
+    on_slurm = config["launcher"]["name"] == "slurm"
+    tracking = trackers(config["tracking"], runs, store, out, grid.name)
+    local.check(runs, store, "cpu" if on_slurm else config["device"], config["threads"])
     seeds = len({cell.seed for cell in grid.cells})
     say(f"{grid.title}: {_count(len(runs), 'run')}, {_count(seeds, 'seed')}, results in {out}")
     if grid.collapsed:
@@ -51,12 +53,16 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         say(
             f"{_count(extra, 'cell')} mean the same run as another: a setting that tells them apart has no effect there"
         )
+    if on_slurm and (code := _submit(grid, store, out, overrides, multirun, extra_dir)) is not None:
+        return code
+    listeners: list[Listener] = [ProgressBar(), *tracking]
     outcome = local.run(
         runs, store, out, listeners, config["device"], config["threads"], jobs_of(config), config["keep"]
     )
     found = Results([out])
     made = leaderboard(grid, overrides, multirun, extra_dir, found)
     paths = write.write(made, out / "leaderboards")
+    tell_leaderboard(made, tracking)
     write.terminal(made, terminal())
     for path in paths:
         print(path)
@@ -72,6 +78,16 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     return 1 if outcome.failed else 0
 
 
+def _submit(
+    grid: Grid, store: Store, out: Path, overrides: Sequence[str], multirun: bool, extra_dir: str | None
+) -> int | None:
+    """Send what is missing to Slurm; the exit code, or None where nothing is left to do."""
+    from lthbench.cli import submitting
+
+    command = {"overrides": list(overrides), "multirun": multirun, "config_dir": extra_dir}
+    return submitting.submit(grid, store, out, command)
+
+
 def execute_composed(config: Any) -> None:
     """One run of Hydra's own multirun (`hydra/launcher=...`), from its composed configuration."""
     from omegaconf import OmegaConf
@@ -79,13 +95,15 @@ def execute_composed(config: Any) -> None:
     from lthbench.cli.resolve import resolve
     from lthbench.launch import local
     from lthbench.programs import experiment
+    from lthbench.tracking import trackers
 
     plain: Any = OmegaConf.to_container(config, resolve=True)
     supported(plain)
     out, store = folders(plain)
     runs = [experiment(resolve(plain, set()))]
+    tracking = trackers(plain["tracking"], runs, store, out, "grid")
     local.check(runs, store, plain["device"], plain["threads"])
-    outcome = local.run(runs, store, out, [], plain["device"], plain["threads"])
+    outcome = local.run(runs, store, out, tracking, plain["device"], plain["threads"])
     print(outcome)
     if outcome.failed:
         raise RuntimeError("; ".join(outcome.failed.values()))
@@ -102,7 +120,7 @@ def folders(config: dict[str, Any]) -> tuple[Path, Store]:
 
 def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir: str | None, found: Results) -> Board:
     """The leaderboard of a grid from the results that are there."""
-    words = [o for o in overrides if not o.startswith(("out=", "store=", "data="))]
+    words = [o for o in overrides if not o.startswith(("out=", "store=", "data=", "launcher"))]
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
     cells = [(cell.label, cell.asked, found.get(cell.experiment.id)) for cell in grid.cells]
@@ -126,12 +144,22 @@ def _command_of(row: str, command: str) -> str:
     return f'{command} "only={quoted}"' if plain else f"{command} {shlex.quote('only=' + quoted)}"
 
 
+def tell_leaderboard(made: Board, listeners: Iterable[Listener]) -> None:
+    """Let trackers have a leaderboard's table."""
+    from lthbench.report import write
+
+    head, rows = write.grid(made)
+    Teller(listeners)("leaderboard", name=made.name, title=made.title, head=head, rows=rows)
+
+
 def supported(config: dict[str, Any]) -> None:
     """Raise a UserError for what no run's identity holds, so that nothing below would look at it."""
     for word, known in (("launcher", LAUNCHERS), ("soup", SOUPS)):
         name = config[word]["name"]
         if name not in known:
             raise UserError(f"{word}: unknown '{name}'{near(name, known)}")
+    if config["launcher"]["name"] == "slurm":
+        SlurmSettings.of(config["launcher"])
     if config["keep"] not in KEEPS:
         raise UserError(f"keep: unknown '{config['keep']}'{near(config['keep'], KEEPS)}")
     if not re.fullmatch(DEVICES, str(config["device"])):

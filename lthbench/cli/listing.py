@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -59,27 +60,44 @@ def run(words: Sequence[str]) -> int:
 def _options(compose: Composer, group: str, extra_dir: str | None, verbose: bool) -> Callable[[], Rows]:
     def rows() -> Rows:
         found: Rows = []
+        folders = [Path(d) / group for d in (conf_dir(), extra_dir) if d]
         for option in compose.loader.get_group_options(group):
-            path = next(p for d in (conf_dir(), extra_dir) if d and (p := Path(d) / group / f"{option}.yaml").is_file())
+            path = next(p for folder in folders if (p := folder / f"{option}.yaml").is_file())
             text = path.read_text()
             what = text.splitlines()[0].lstrip("# ") if text.startswith("#") else ""
-            found.append((option, f"{what}\n{_settings(group, text)}" if verbose else what))
+            if verbose:
+                what += "\n" + (_pruner(text, folders) if group == "pruner" else _settings(text))
+            found.append((option, what))
         return found
 
     return rows
 
 
-def _settings(group: str, text: str) -> str:
-    """The settings of an option, and for a pruner its criterion's version and source."""
-    body = "\n".join(line for line in text.splitlines()[1:] if line)
-    if group == "pruner":
-        known = CRITERIA.get((yaml.safe_load(text) or {}).get("criterion", ""))
-        if known is not None:
-            import inspect
+def _settings(text: str) -> str:
+    """The settings of an option, as its file writes them."""
+    return textwrap.indent("\n".join(line for line in text.splitlines()[1:] if line), "  ")
 
-            source = (inspect.getdoc(inspect.getmodule(known.score)) or "").strip()
-            body += f"\nversion {known.version}: {source}"
-    return textwrap.indent(body, "  ")
+
+def _pruner(text: str, folders: Sequence[Path]) -> str:
+    """A pruner's formula, its settings with their defaults, and its criterion's version, paper and deviations."""
+    lines = _lines(text, folders)
+    known = CRITERIA.get((yaml.safe_load(lines.get("criterion", "")) or {}).get("criterion", ""))
+    said = textwrap.indent("\n".join(lines.values()), "  ")
+    if known is None:
+        return said
+    source = (inspect.getdoc(inspect.getmodule(known.score)) or "").strip()
+    paragraphs = "\n".join(" ".join(part.split()) for part in source.split("\n\n"))
+    return f"score: {known.what}\n{said}\nversion {known.version}. {paragraphs}\n"
+
+
+def _lines(text: str, folders: Sequence[Path]) -> dict[str, str]:
+    """The lines of a pruner's file by key, those that it takes over from others first."""
+    lines: dict[str, str] = {}
+    for base in (yaml.safe_load(text) or {}).get("defaults", []):
+        found = next((p for folder in folders if (p := folder / f"{base}.yaml").is_file()), None)
+        lines |= _lines(found.read_text(), folders) if found else {}
+    own = {line.split(":", 1)[0]: line for line in text.splitlines() if ":" in line and not line.startswith("#")}
+    return lines | {key: line for key, line in own.items() if key != "defaults"}
 
 
 def tables(compose: Composer, root: str | None) -> Rows:

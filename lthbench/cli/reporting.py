@@ -17,6 +17,7 @@ from lthbench.cli.execute import leaderboard, say, terminal
 from lthbench.cli.grid import expand
 from lthbench.cli.results import Results
 from lthbench.cli.subcommands import overrides_of, parser
+from lthbench.cli.tables import names_of, text_of
 from lthbench.programs.versions import outdated
 from lthbench.report import write
 from lthbench.report.board import Board, board
@@ -105,8 +106,12 @@ def _tables(compose: Composer, said: list[str], extra_dir: str | None, found: Re
     """The leaderboards of all tables, at all scales, that have a result."""
     there = {(r["config"]["model"]["name"], r["config"]["data"]["name"]) for r in found.everything}
     names = _Names(compose)
-    for table in compose.loader.get_group_options("table"):
-        uses = names.uses(table)
+    for table in names_of(compose):
+        try:
+            uses = names.uses(table)
+        except UserError as error:
+            say(f"passed over: {error}")
+            continue
         for scale in compose.loader.get_group_options("scale"):
             standin = bool(compose.compose([compose.choice(f"scale={scale}")])["scale"]["standin"])
             if not any(_fits(uses, model, data, standin) for model, data in there):
@@ -129,21 +134,12 @@ class _Names:
 
     def uses(self, table: str) -> dict[str, set[str] | None]:
         """Names by group, of all rows together; None where they cannot be told."""
-        text = self._table(table)
+        text = text_of(self.compose, table)
         layers = [[text.get("settings") or {}], text.get("blocks") or [], text.get("rows") or []]
         layers.append(list((text.get("scales") or {}).values()))
         if text.get("needs"):  # not yet runnable
             return {group: set() for group in DEFAULTS}
         return {group: self._named(group, layers) for group in DEFAULTS}
-
-    def _table(self, table: str) -> Config:
-        """A table's text over that of the table it is made from."""
-        made: Config = {}
-        own = self._read("table", table)
-        for text in (*map(self._table, own.get("defaults") or []), own):
-            settings = {**(made.get("settings") or {}), **(text.get("settings") or {})}
-            made |= {**text, "settings": settings}
-        return made
 
     def _named(self, group: str, layers: Sequence[Any]) -> set[str] | None:
         names: set[str] = set()
@@ -218,6 +214,8 @@ def describe(config: dict[str, Any]) -> str:
         words.append(config["pruner"]["program"])
     if "retrain" in config:
         words.append(_retraining(config["retrain"]))
+    if structure := config["pruner"].get("structure"):
+        words.append({"nm": f"{structure['n']}:{structure['m']}"}.get(structure["name"], f"{structure['name']}s"))
     if config["control"] != "none":
         words.append(config["control"])
     return " ".join(words)

@@ -27,6 +27,7 @@ from lthbench.pruning.density import parse_sparsity
 from lthbench.pruning.own import own_settings
 from lthbench.pruning.prunable import known
 from lthbench.pruning.scoring import Scoring
+from lthbench.pruning.structure import Structure
 from lthbench.stages.prune import Pruner
 from lthbench.training.recipe import Recipe
 
@@ -60,7 +61,7 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         data=data,
         recipe=recipe,
         steps=steps,
-        pruner=_pruner(config["pruner"], seed, data),
+        pruner=_pruner(config["pruner"], seed, data, config["structure"]),
         allocation=_cached(_allocation, config["allocation"]),
         prunable=_preset(config["prunable"]),
         schedule=_cached(_schedule, config["schedule"]),
@@ -244,7 +245,7 @@ def _shrink(section: Config, key: str, factor: float, explicit: bool) -> Config:
     return {**section, key: section[key] * factor}
 
 
-def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
+def _pruner(section: Config, seed: int, data: DataSettings, structure: Config) -> Pruner:
     for key in ("criterion", "program"):
         if key not in section:
             raise UserError(
@@ -267,7 +268,13 @@ def _pruner(section: Config, seed: int, data: DataSettings) -> Pruner:
         how |= {"data": replace(data, augment=Augment()), "seed": seed}
     scoring = build(Scoring, how, "pruner")
     program = coerce(section["program"], str, "pruner.program")
-    return Pruner(criterion, program, None if scoring == Scoring() else scoring)
+    together = _cached(_structure, structure)
+    return Pruner(criterion, program, None if scoring == Scoring() else scoring, together)
+
+
+def _structure(section: dict[str, Any]) -> Structure | None:
+    made = build(Structure, section, "structure")
+    return None if made.name == "weight" else made
 
 
 def _meant(how: Config, data: bool) -> dict[str, Any]:
@@ -287,8 +294,12 @@ def _exact(value: Any, where: str) -> str:
 
 
 def _allocation(section: dict[str, Any]) -> Allocation:
-    rates = {kind: _exact(rate, f"allocation.rates.{kind}") for kind, rate in section["rates"].items()}
-    return build(Allocation, section | {"rates": rates}, "allocation")
+    made = {"rates": {}, **section}
+    for key in ("rates", "layers"):
+        if isinstance(values := made.get(key), Mapping):
+            made[key] = {name: _exact(value, f"allocation.{key}.{name}") for name, value in values.items()}
+    made |= {key: _exact(made[key], f"allocation.{key}") for key in ("quality", "linear") if key in made}
+    return build(Allocation, made, "allocation")
 
 
 def _schedule(section: dict[str, Any]) -> Schedule:

@@ -39,11 +39,16 @@ def overrides_of(words: Sequence[str]) -> tuple[list[str], bool, str | None]:
 # word -> module of lthbench.cli, function: imported when called, so that start-up stays short
 SUBCOMMANDS = {
     "bench": ("benching", "run"),
+    "critical": ("critical", "run"),
+    "export": ("exporting", "run"),
+    "jobs": ("jobs", "run"),
     "list": ("listing", "run"),
     "plan": ("planning", "run"),
     "report": ("reporting", "report"),
     "show": ("showing", "show"),
     "store": ("storing", "run"),
+    "sync": ("syncing", "run"),
+    "task": ("jobs", "task"),
 }
 
 

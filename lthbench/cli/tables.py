@@ -129,7 +129,7 @@ def named(composer: Composer, overrides: Sequence[str]) -> tuple[Table | None, l
 
 def read(composer: Composer, name: str) -> Table:
     """A table's file, checked, its published numbers and claims as well."""
-    text = _text(composer, name)
+    text = text_of(composer, name)
     text.pop("defaults", None)
     known = [f.name for f in fields(Table) if f.name != "name"]
     for key in text:
@@ -154,12 +154,12 @@ def read(composer: Composer, name: str) -> Table:
     return table
 
 
-def _text(composer: Composer, name: str) -> dict[str, Any]:
+def text_of(composer: Composer, name: str) -> dict[str, Any]:
     """A table's file over those that its `defaults` name, as Hydra would compose it, in a hundredth of the time."""
     options = names_of(composer)
     if name not in options:
         raise UserError(f"no option '{name}' in group 'table'{near(name, options)}")
-    folders = [folder for folder in (composer.extra_dir, conf_dir()) if folder]
+    folders = [folder for folder in (conf_dir(), composer.extra_dir) if folder]
     path = next(p for folder in folders if (p := Path(folder) / "table" / f"{name}.yaml").is_file())
     try:
         text = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
@@ -169,7 +169,7 @@ def _text(composer: Composer, name: str) -> dict[str, Any]:
         raise UserError(f"table {name} has no rows")
     made: dict[str, Any] = {}
     for base in text.get("defaults") or []:
-        _merge(made, _text(composer, str(base)))
+        _merge(made, text_of(composer, str(base)))
     return _merge(made, text)
 
 

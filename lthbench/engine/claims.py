@@ -82,6 +82,12 @@ class Claims:
         alive = [p for n in _generations(folder) if self._lives(p := folder / f"claim.{n}")]
         return _content(alive[-1]) if alive else None
 
+    def stalled(self, folder: Path) -> bool:
+        """Whether a claim has stood still, while this process watched it, for longer than a living owner's would."""
+        now = time.monotonic()
+        seen = [self._seen.get(folder / f"claim.{n}") for n in _generations(folder)]
+        return any(found is not None and now - found[1] > 2 * self.beat for found in seen)
+
     def close(self) -> None:
         """Give everything back and stop beating."""
         self._stop.set()

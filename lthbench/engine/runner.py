@@ -7,6 +7,7 @@ as a dictionary from kind to function: the engine knows neither pruning nor trai
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import socket
@@ -32,9 +33,20 @@ Listener = Callable[..., None]  # listener(event, **facts)
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 5.0  # seconds, when all that is left is being computed by others
 
 
+class Stopped(BaseException):
+    """The process was asked to stop, and what it was computing is saved up to here."""
+
+
+def never() -> bool:
+    return False
+
+
 @dataclass
 class Job:
-    """What the function of a kind gets: the stage, what of it is missing, and where results go."""
+    """What the function of a kind gets: the stage, what of it is missing, and where results go.
+
+    A kind that takes long looks at `stop()` now and then; when it is true, it saves what it has and raises Stopped.
+    """
 
     stage: Stage
     missing: frozenset[Demand]
@@ -42,6 +54,7 @@ class Job:
     store: Store
     device: str
     tell: Listener
+    stop: Callable[[], bool] = never
 
     def input(self, role: str, of: str = "state") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and values of an input: its state (or only output), or its `moments`; None where there is none."""
@@ -59,11 +72,16 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What a command did: distinct stages asked for, computed by it, and failed with their reasons."""
+    """What a command did: distinct stages asked for, computed by it, and failed with their reasons.
+
+    `stopped`: it was asked to stop, and is not done. `waiting`: what others were computing when patience ended.
+    """
 
     asked: int = 0
     computed: set[Stage] = field(default_factory=set)
     failed: dict[Stage, str] = field(default_factory=dict)
+    stopped: bool = False
+    waiting: set[Stage] = field(default_factory=set)
 
     def __str__(self) -> str:
         reused = self.asked - len(self.computed) - len(self.failed)
@@ -86,7 +104,11 @@ class Teller:
 
 
 class Runner:
-    """Computes goals in this process. Runners of one command share its `token`: a failure is tried once a command."""
+    """Computes goals in this process. Runners of one command share its `token`: a failure is tried once a command.
+
+    It ends early when `stop()` is true, and when it has waited for others for `patience` seconds on end (longer for
+    an owner whose heart stands still: it may be dead, and then its work is taken over).
+    """
 
     def __init__(
         self,
@@ -97,25 +119,32 @@ class Runner:
         claims: Claims | None = None,
         token: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        stop: Callable[[], bool] = never,
+        patience: float = math.inf,
     ) -> None:
         self.store, self.kinds, self.tell, self.device = store, kinds, Teller(listeners), device
         self.claims = claims or Claims()
         self.token = token or uuid.uuid4().hex
-        self.sleep = sleep
+        self.sleep, self.stop, self.patience = sleep, stop, patience
 
     def run(self, goals: list[Goal]) -> Outcome:
         """Compute whatever is missing. A failure stops only what needs it; damaged files are recomputed."""
         outcome = Outcome(asked=sum(1 for _ in ancestors(stage for stage, _ in goals)))
-        wait = SHORTEST_WAIT
+        wait, moved = SHORTEST_WAIT, time.monotonic()
         try:
             while todo := [w for w in plan(goals, self.store) if not self._blocked(w, outcome)]:
                 self.tell("planned", works=todo)
                 if self._walk(todo, outcome):
-                    wait = SHORTEST_WAIT
-                elif any(not self._blocked(work, outcome) for work in todo):
+                    wait, moved = SHORTEST_WAIT, time.monotonic()
+                elif held := [work for work in todo if not self._blocked(work, outcome)]:
+                    if time.monotonic() - moved >= self.patience and not self._stalled(held):
+                        outcome.waiting = {work.stage for work in held}
+                        break
                     self.tell("waiting", works=todo)
                     self.sleep(wait)
                     wait = min(2 * wait, LONGEST_WAIT)
+        except Stopped:
+            outcome.stopped = True
         finally:
             self.claims.close()
         self.tell("finished", outcome=outcome)
@@ -125,6 +154,8 @@ class Runner:
         """Go once through the work and do what is ready and free; whether anything moved."""
         moved = False
         for work in todo:
+            if self.stop():
+                raise Stopped
             if self._blocked(work, outcome) or not self._ready(work):
                 continue
             folder = self.store.folder(work.stage.id)
@@ -150,6 +181,9 @@ class Runner:
                 self.claims.release(folder, done)
         return moved
 
+    def _stalled(self, works: list[Work]) -> bool:
+        return any(self.claims.stalled(self.store.folder(work.stage.id)) for work in works)
+
     def _ready(self, work: Work) -> bool:
         return all(self.store.has(*needed) for needed in work.inputs_needed)
 
@@ -172,7 +206,7 @@ class Runner:
         self.tell("start", work=work)
         begun = time.monotonic()
         try:
-            self.kinds[stage.kind](Job(stage, work.missing, work.resume, self.store, self.device, self.tell))
+            self.kinds[stage.kind](Job(stage, work.missing, work.resume, self.store, self.device, self.tell, self.stop))
             if lacking := [demand for demand in work.missing if not self.store.has(stage, demand)]:
                 raise AssertionError(f"{stage!r} was computed without {lacking[0]}")
         except Gone:

@@ -7,13 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lthbench.evaluation.paths import effective
 from lthbench.pruning.prunable import prunable
 from lthbench.training.checkpoint import Checkpoint
 
 
 def describe(checkpoint: Checkpoint, preset: str) -> dict[str, Any]:
-    """Sparsity over the prunable weights, all weights (convolutions and linear layers) and all parameters;
-    per-layer counts; multiply-adds dense and nonzero, and the theoretical speed-up, their ratio.
+    """Sparsity over the prunable weights, all weights (convolutions and linear layers), all parameters, and the
+    filters of convolutions (those with no weight left); nonzero parameters, counted by value; per-layer counts;
+    diagnosis; multiply-adds dense and nonzero, and the theoretical speed-up, their ratio.
+
+    The diagnosis names layers without a weight (`collapsed`) and counts prunable weights off every path from input to
+    output, masked ones among them (`effective`, None where paths cannot be followed through what `unfollowed` says).
 
     Multiply-adds: C_in/groups * C_out * k_h * k_w * H_out * W_out for convolutions, in * out for linear layers, for
     one input; bias, BatchNorm and activations are not counted. Nonzero ones weight each layer by its density.
@@ -29,18 +34,40 @@ def describe(checkpoint: Checkpoint, preset: str) -> dict[str, Any]:
     def count(names: list[str]) -> dict[str, int]:
         return {"removed": sum(removed.get(n, 0) for n in names), "total": sum(parameters[n].numel() for n in names)}
 
+    filters = {n: w for n, w in counted.items() if w.kind == "conv"}
+    empty = sum(int((~mask[n].flatten(1).any(1)).sum()) for n in filters if n in mask)
+    sparsity = {
+        "prunable": count(list(counted)),
+        "weights": count(weights),
+        "parameters": count(list(parameters)),
+    }
+    if filters:
+        sparsity["filters"] = {"removed": empty, "total": sum(len(w.parameter) for w in filters.values())}
+    layers = {
+        n: {"kept": parameters[n].numel() - removed.get(n, 0), "total": parameters[n].numel()}
+        for n in parameters
+        if n in mask or n in counted
+    }
+    on_path = effective(net, mask, checkpoint.model.shape)
+    if not isinstance(on_path, str):
+        for n in counted:
+            layers[n]["effective"] = int(on_path[n].sum())
+    total = sparsity["prunable"]["total"]
     dense = sum(macs.values())
     nonzero = sum(n * (1 - removed.get(name, 0) / parameters[name].numel()) for name, n in macs.items())
     return {
-        "sparsity": {
-            "prunable": count(list(counted)),
-            "weights": count(weights),
-            "parameters": count(list(parameters)),
+        "sparsity": sparsity,
+        "parameters": {
+            "dense": sparsity["parameters"]["total"],
+            "nonzero": sum(int(checkpoint.weights[n].count_nonzero()) for n in parameters),
         },
-        "layers": {
-            n: {"kept": parameters[n].numel() - removed.get(n, 0), "total": parameters[n].numel()}
-            for n in parameters
-            if n in mask or n in counted
+        "layers": layers,
+        "diagnosis": {
+            "collapsed": [n for n in counted if not layers[n]["kept"]],
+            "effective": None
+            if isinstance(on_path, str)
+            else {"removed": total - sum(layers[n]["effective"] for n in counted), "total": total},
+            "unfollowed": on_path if isinstance(on_path, str) else None,
         },
         "flops": {"dense": dense, "nonzero": round(nonzero), "speedup": dense / nonzero if nonzero else None},
     }

@@ -1,1 +1,1 @@
-"""Where work is done: workers on this machine (and, later, job arrays on a cluster)."""
+"""Where work is done: workers on this machine, job arrays on a cluster."""

@@ -11,7 +11,6 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ from lthbench.programs import Experiment, record
 from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
+from lthbench.pruning.structure import Structure, possible
 from lthbench.stages import KINDS
+from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
@@ -51,13 +52,8 @@ def run(
         prepare(device, threads)
         register(store, out)
     runs = out / "runs"
-    by_result = {e.result: e for e in experiments}
     computing: dict[str, Any] = {"device": device, "threads": threads}
-
-    def write_record(event: str, **facts: Any) -> None:
-        if event == "end" and facts["work"].stage in by_result:
-            record.write(runs, record.record(by_result[facts["work"].stage], store, **computing))
-
+    write_record = recorder(experiments, store, runs, **computing)
     graph = list(ancestors(e.result for e in experiments))
     token = uuid.uuid4().hex
     jobs = max(1, min(jobs, sum(isinstance(work.stage.settings, Train) for work in todo)))
@@ -80,6 +76,17 @@ def run(
     if keep == "needed" and not outcome.failed:
         drop(store, graph, [e.roles["final"] for e in experiments], token)
     return outcome
+
+
+def recorder(experiments: Iterable[Experiment], store: Store, runs: Path, device: str, threads: int) -> Listener:
+    """A listener that writes a run's JSON as soon as its result is there."""
+    by_result = {e.result: e for e in experiments}
+
+    def listen(event: str, **facts: Any) -> None:
+        if event == "end" and facts["work"].stage in by_result:
+            record.write(runs, record.record(by_result[facts["work"].stage], store, device, threads))
+
+    return listen
 
 
 def prepare(device: str, threads: int) -> None:
@@ -141,21 +148,40 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             initialise.given(s.model, s.path)
         if isinstance(s, Init) and s.weights == models.PRETRAINED:
             initialise.pretrained(s.model)
-        if isinstance(s, Init) and s.initialiser is not None:
+        if isinstance(s, (Init, Control)) and s.initialiser is not None:
             initialise.known(s.initialiser)
-    for model, allocation, preset in _prunings(todo):
+    layers: dict[tuple[ModelSettings, str], dict[str, Layer]] = {}
+    for model, allocation, preset, density in _prunings(todo):
+        if (model, preset) not in layers:
+            with torch.device("meta"):
+                weights = prunable(models.create(model), preset)
+            layers[model, preset] = {
+                name: Layer(w.kind, n := w.parameter.numel(), n, w.parameter.shape) for name, w in weights.items()
+            }
+        groups(allocation, layers[model, preset], Density.parse(density) if density else None, 1)
+    for model, structure, preset in _structures(todo):
         with torch.device("meta"):
-            weights = prunable(models.create(model), preset)
-        layers = {name: Layer(w.kind, w.parameter.numel(), w.parameter.numel()) for name, w in weights.items()}
-        groups(allocation, layers, Density(Fraction(1)), 1)
+            net = models.create(model)
+        possible(structure, net, model.shape, prunable(net, preset))
 
 
-def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str]]:
-    """Each network that is pruned, with the weights that are counted and how they are shared out."""
+def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str, str | None]]:
+    """Each network that is pruned, with the weights that are counted, how they are shared out, and how many stay."""
     return {
-        (start.model, s.allocation, s.prunable)
+        (start.model, s.allocation, s.prunable, s.density)
         for work in todo
         if isinstance(s := work.stage.settings, Prune)
+        for start in (a.settings for a in ancestors([work.stage]))
+        if isinstance(start, Init)
+    }
+
+
+def _structures(todo: Sequence[Work]) -> set[tuple[ModelSettings, Structure, str]]:
+    """Each network that is pruned in larger pieces than weights."""
+    return {
+        (start.model, s.structure, s.prunable)
+        for work in todo
+        if isinstance(s := work.stage.settings, Prune) and s.structure is not None
         for start in (a.settings for a in ancestors([work.stage]))
         if isinstance(start, Init)
     }

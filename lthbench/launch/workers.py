@@ -6,18 +6,19 @@ the same data without reading anything again. Claims share the work out; the par
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from lthbench.base.errors import UserError
 from lthbench.engine.graph import ancestors
 from lthbench.engine.plan import Goal, Work
-from lthbench.engine.runner import Listener, Outcome, Runner, Teller
+from lthbench.engine.runner import Listener, Outcome, Runner, Teller, never
 from lthbench.engine.store import Store
 from lthbench.stages import KINDS
 
@@ -39,16 +40,19 @@ def run(
     listeners: Iterable[Listener],
     device: str,
     token: str,
+    stop: Callable[[], bool] = never,
+    patience: float = math.inf,
 ) -> Outcome:
     """Compute goals with `jobs` workers; `works` is what is missing. What one leaves when it dies, others take over.
 
-    Workers of one command share its `token`: a stage that fails is tried once.
+    Workers of one command share its `token`: a stage that fails is tried once. They look at `stop`, and have
+    `patience`, each for itself: see Runner.
     """
     if jobs == 1:
-        return Runner(store, KINDS, listeners, device, token=token).run(goals)
+        return Runner(store, KINDS, listeners, device, token=token, stop=stop, patience=patience).run(goals)
     if not hasattr(os, "fork"):
         raise UserError("jobs: this system cannot fork processes; use jobs=1")
-    workers = [_start(goals, store, device, token) for _ in range(jobs)]
+    workers = [_start(goals, store, device, token, stop, patience) for _ in range(jobs)]
     tell = Teller(listeners)
     tell("planned", works=works)
     try:
@@ -63,20 +67,30 @@ def run(
 _Worker = tuple[Any, Connection]
 
 
-def _start(goals: list[Goal], store: Store, device: str, token: str) -> _Worker:
+def _start(goals: list[Goal], store: Store, *how: Any) -> _Worker:
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, here, goals, store, device, token), daemon=True)
+    process = context.Process(target=_work, args=(there, here, goals, store, *how), daemon=True)
     process.start()
     there.close()
     return process, here
 
 
-def _work(parent: Connection, others: Connection, goals: list[Goal], store: Store, device: str, token: str) -> None:
+def _work(
+    parent: Connection,
+    others: Connection,
+    goals: list[Goal],
+    store: Store,
+    device: str,
+    token: str,
+    stop: Callable[[], bool],
+    patience: float,
+) -> None:
     """The life of a worker: run, tell, end."""
     others.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if stop is never:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def tell(event: str, **facts: Any) -> None:
         try:
@@ -91,7 +105,7 @@ def _work(parent: Connection, others: Connection, goals: list[Goal], store: Stor
         if parent.poll(seconds):
             parent.recv()
 
-    outcome = Runner(store, KINDS, [tell], device, token=token, sleep=sleep).run(goals)
+    outcome = Runner(store, KINDS, [tell], device, token=token, sleep=sleep, stop=stop, patience=patience).run(goals)
     parent.send(("outcome", {"outcome": outcome}))
 
 
@@ -115,6 +129,8 @@ def _listen(workers: list[_Worker], outcome: Outcome, tell: Teller) -> Outcome:
                 ended += 1
                 outcome.computed |= facts["outcome"].computed
                 outcome.failed |= facts["outcome"].failed
+                outcome.stopped |= facts["outcome"].stopped
+                outcome.waiting |= facts["outcome"].waiting
             else:
                 tell(event, **facts)
             if event in ("end", "failed", "outcome"):

@@ -40,6 +40,12 @@ class Block(nn.Module):
         out = self.bn2(self.conv2(out)) + self.shortcut(x)
         return F.relu(out)
 
+    def narrow(self, stays: Tensor) -> None:
+        """What is left of the output channels (bool, by channel), after their weights went: zeros pad fewer."""
+        if isinstance(pad := self.shortcut, PadShortcut):
+            last = len(stays) - pad.after
+            pad.before, pad.after = int(stays[: pad.before].sum()), int(stays[last:].sum())
+
 
 class CifarResNet(nn.Module):
     """conv1, three stages of n blocks, global average pooling, `linear`."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from lthbench.programs.controls import ANEW
 from lthbench.programs.run import Experiment, Run
 from lthbench.stages import train as trajectory
 from lthbench.stages.prune import prune
@@ -15,17 +16,16 @@ def prune_after_training(run: Run) -> Experiment:
     dense = train(start, run.recipe, run.data, run.seed)
     net = trajectory.at(dense, run.dense_steps)
     done = Experiment(run).add("init", start).add("dense", net)
-    if not run.rounds:
-        return done.finish(net)
+    if run.rounds and run.control == "longer":
+        return done.finish(run.longer(start))
 
     for number, density in enumerate(run.rounds, 1):
-        mask = prune(net, run.pruner, run.allocation, run.prunable, density, run.rates_applied, start)
+        last = number == len(run.rounds)
+        inverted = last and run.control == "invert"
+        mask = prune(net, run.pruner, run.allocation, run.prunable, density, run.rates_applied, start, inverted)
         done.add(f"mask {number}", mask)
-        if number == len(run.rounds) and run.control == "reinit":
-            fresh = run.reinitialised()
-            done.add("reinit", fresh)
-            net = train(fresh, run.recipe, run.data, run.seed, mask=mask).at(run.fresh_steps)
-        else:
-            net = run.retrain(dense, net, mask, number)
+        net = run.anew(start, mask, net) if last and run.control in ANEW else run.retrain(dense, net, mask, number)
+        if last and run.control not in ("none", "invert"):
+            done.add(run.control, net.stage.inputs["start"])
         done.add(f"net {number}", net)
     return done.finish(net)

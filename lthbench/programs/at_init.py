@@ -15,9 +15,11 @@ def prune_at_init(run: Run) -> Experiment:
     if not run.rounds:
         net = trajectory.at(train(start, run.recipe, run.data, run.seed), run.dense_steps)
         return done.add("dense", net).finish(net)
-    mask = prune(start, run.pruner, run.allocation, run.prunable, run.rounds[0], run.rates_applied, start)
-    if run.control == "reinit":
-        start = run.reinitialised()
-        done.add("reinit", start)
-    net = train(start, run.recipe, run.data, run.seed, mask=mask).at(run.steps)
+    if run.control == "longer":
+        return done.finish(run.longer(start))
+    inverted = run.control == "invert"
+    mask = prune(start, run.pruner, run.allocation, run.prunable, run.rounds[0], run.rates_applied, start, inverted)
+    net = run.anew(start, mask, start)
+    if run.control not in ("none", "invert"):
+        done.add(run.control, net.stage.inputs["start"])
     return done.add("mask 1", mask).add("net 1", net).finish(net)

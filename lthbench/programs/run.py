@@ -14,11 +14,14 @@ from lthbench.engine.graph import Best, Ref, Stage, State
 from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
 from lthbench.models import ModelSettings
+from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
+from lthbench.pruning.structure import Structure
 from lthbench.stages import init as initial
 from lthbench.stages import train as trajectory
+from lthbench.stages.control import control
 from lthbench.stages.evaluate import evaluate
 from lthbench.stages.prune import Pruner
 from lthbench.stages.train import train
@@ -31,10 +34,6 @@ RETRAINS = {
     "replay": "the dense schedule from the rewinding point on",
     "lrw": "the dense schedule from the rewinding point on, for weights that stay (learning-rate rewinding)",
     "finetune": "the smallest learning rate of the dense schedule, constant",
-}
-CONTROLS = {
-    "none": "the ticket itself",
-    "reinit": "the mask on new random weights, trained once with the dense recipe",
 }
 SELECTS = {
     "last": "the state at the end of training",
@@ -112,22 +111,28 @@ class Run(Settings):
         if self.seed < 0:
             raise UserError(f"seed: {self.seed} is negative")
         self._check_rounds()
-        if self.allocation.name == "by_kind" and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
-            raise UserError("allocation=by_kind takes a round's rates at once: it needs pruner.rounds=1")
+        if self.pruner.structure is not None and self.rounds:
+            self._check_structure(self.pruner.structure)
+        if self.allocation.by_round and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
+            raise UserError(f"allocation={self.allocation.name} takes a round at once: it needs pruner.rounds=1")
         if self.select == "best_val_loss" and not self.data.validation:
             raise UserError("select=best_val_loss needs dataset.validation > 0")
         if self.select != "last" and not self.every:
             raise UserError(f"select={self.select} needs train.evaluate.every")
-        if self.rounds and self.pruner.program == "after_training":
-            self._check_retraining()
+        if self.rounds:
+            check(self)
+            if self.pruner.program == "after_training":
+                self._check_retraining()
 
     def _check_rounds(self) -> None:
         target = parse_sparsity(self.sparsity)
-        if self.allocation.name == "by_kind":
+        if self.allocation.by_round:
+            name = self.allocation.name
+            what, verb = ("rates", "removes rates") if name == "by_kind" else ("thresholds", "sets a threshold")
             if not isinstance(target, int):
-                raise UserError("allocation=by_kind removes rates a round: say sparsity=level:n, not a sparsity")
+                raise UserError(f"allocation={name} {verb} a round: say sparsity=level:n, not a sparsity")
             if self.schedule.name == "geometric":
-                raise UserError("allocation=by_kind needs schedule=iterative or oneshot: its rates count the rounds")
+                raise UserError(f"allocation={name} needs schedule=iterative or oneshot: its {what} count the rounds")
         rate = self.schedule.rate
         if isinstance(target, int):
             too_many = target > MOST_ROUNDS
@@ -135,6 +140,16 @@ class Run(Settings):
             too_many = self.schedule.name == "iterative" and float(1 - target) < (1 - Fraction(rate)) ** MOST_ROUNDS
         if too_many:
             raise UserError(f"sparsity: {self.sparsity} takes more than {MOST_ROUNDS} rounds of schedule.rate={rate}")
+
+    def _check_structure(self, structure: Structure) -> None:
+        name, allocation = structure.name, self.allocation.name
+        if allocation not in ("global", "uniform") or (name == "nm" and allocation != "global"):
+            allowed = "global" if name == "nm" else "global or uniform"
+            raise UserError(f"structure={name} needs allocation={allowed}, not {allocation}")
+        once = len(self.rounds) == 1 and (self.pruner.scoring is None or self.pruner.scoring.rounds == 1)
+        if name == "nm" and (not once or parse_sparsity(self.sparsity) != structure.sparsity):
+            needs = f"sparsity={structure.sparsity} schedule=oneshot pruner.rounds=1"
+            raise UserError(f"structure=nm keeps {structure.n} of every {structure.m} at once: it needs {needs}")
 
     def _check_retraining(self) -> None:
         unit = f"{self.rewind.k} {self.rewind.unit}"
@@ -160,7 +175,7 @@ class Run(Settings):
         """The density after each round of pruning; None where rates by kind decide. Empty: a dense run."""
         target = parse_sparsity(self.sparsity)
         schedule = self.schedule if self.pruner.program == "after_training" else replace(self.schedule, name="oneshot")
-        if self.allocation.name == "by_kind":
+        if self.allocation.by_round:
             assert isinstance(target, int)
             return [None] * (target if schedule.name == "iterative" else min(target, 1))
         return list(schedule.densities(target))
@@ -211,6 +226,12 @@ class Run(Settings):
             lr = min((rate for rate in rates if rate > 0), default=self.recipe.lr)
         return replace(self.recipe, lr=lr, schedule=LrSchedule("constant"))
 
+    @property
+    def whole_steps(self) -> int:
+        """How many steps the whole pipeline trains: the dense network and every round."""
+        after = self.pruner.program == "after_training"
+        return self.dense_steps + len(self.rounds) * self.retrain_steps if after else self.steps
+
     @cached_property
     def moments(self) -> str:
         """Whose optimiser state retraining goes on with: `zero`, `restore` (of the rewinding point), `keep`."""
@@ -223,10 +244,10 @@ class Run(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings that make this run what it is, spelled out; what means nothing here is left out."""
-        after, reinit = self.pruner.program == "after_training", self.control == "reinit"
+        after, anew = self.pruner.program == "after_training", self.control in ANEW
         said: dict[str, Any] = {
             "model": self.model,
-            "initialiser": self.initialiser if not self.weights or (self.rounds and reinit) else None,
+            "initialiser": self.initialiser if not self.weights or (self.rounds and self.control in DRAWN) else None,
             "weights": self.weights and {"sha256": self.weights, "as": self.weights_as if after else "init"},
             "data": self.data,
             "prunable": self.prunable,
@@ -236,9 +257,12 @@ class Run(Settings):
             said |= {"weights": self.weights and {"sha256": self.weights}, "seed": None if self.weights else self.seed}
             return said | {"data": replace(self.data, augment=Augment()), "select": "last"}
         said["seed"] = self.seed
-        if not self.given_dense or not after or reinit:
+        longer = self.control == "longer" and bool(self.rounds)
+        if longer:
+            said |= {"train": self.recipe.stretched(self.steps, self.whole_steps), "steps": self.whole_steps}
+        elif not self.given_dense or not after or anew:
             said |= {"train": self.recipe, "steps": self.steps}
-        if not self.rounds:
+        if not self.rounds or longer:
             return said | {"weights": self.weights and {"sha256": self.weights, "as": "init"}}
         said |= {
             "pruner": self.pruner,
@@ -248,9 +272,9 @@ class Run(Settings):
         }
         if self.allocation.name == "by_kind":
             said["rates_applied"] = self.rates_applied
-        if reinit and self.fresh_steps != self.steps:
+        if anew and self.fresh_steps != self.steps:
             said["control_steps"] = self.fresh_steps
-        retrained = len(self.rounds) - reinit if after else 0
+        retrained = len(self.rounds) - anew if after else 0
         if retrained:
             end = self.rewind.to == "none" or (self.rewind_step == self.steps and retrained == 1)
             said["retrain"] = {
@@ -280,29 +304,44 @@ class Run(Settings):
 
     @property
     def fresh_steps(self) -> int:
-        """How long control reinit trains: as far as the ticket's own training goes on the dense schedule."""
+        """How long a control trains anew: as far as the ticket's own training goes on the dense schedule."""
         replays = self.rewind.to != "none" and self.retraining.name != "finetune"
         return self.first + self.retrain_steps if replays and self.pruner.program == "after_training" else self.steps
 
     def retrain(self, dense: Stage, net: Ref, mask: Stage, number: int) -> State:
-        """Round `number`: go back where `rewind` says and train under the mask."""
+        """Round `number`: go back where `rewind` says and train under the mask, or as the control has altered it."""
         start = net if self.rewind.to == "none" else trajectory.at(dense, self.rewind_step)
         source = {"zero": None, "restore": start, "keep": net}[self.moments]
+        begin, under = self.altered(start, mask, net) if number == len(self.rounds) else (start, mask)
         final = train(
-            start,
+            begin,
             self.retrain_recipe,
             self.data,
             self.seed,
-            mask=mask,
+            mask=under,
             moments=source if isinstance(source, State) else None,
             first=self.first,
             index=(number, 0) if self.retraining.name == "finetune" else (0, 0),
         )
         return final.at(self.first + self.retrain_steps)
 
-    def reinitialised(self) -> Stage:
-        """Control reinit's start: another initialisation, whose batches are in the same order."""
-        return initial.init(self.model, self.initialiser, self.seed, index=1)
+    def altered(self, start: Ref, mask: Stage, net: Ref) -> tuple[Ref, Stage | None]:
+        """Where the last training starts, and under which mask (None: the start holds its own)."""
+        if self.control in ("none", "invert"):
+            return start, mask
+        if self.control == "reinit":  # another initialisation, whose batches are in the same order
+            return initial.init(self.model, self.initialiser, self.seed, index=1), mask
+        return control(self.control, start, mask, self.seed, self.initialiser, net), None
+
+    def anew(self, start: Ref, mask: Stage, net: Ref) -> State:
+        """The training of a control that begins with initial weights: once, with the dense recipe."""
+        begin, under = self.altered(start, mask, net)
+        return train(begin, self.recipe, self.data, self.seed, mask=under).at(self.fresh_steps)
+
+    def longer(self, start: Ref) -> State:
+        """The dense network, trained for the steps of the whole pipeline."""
+        recipe = self.recipe.stretched(self.steps, self.whole_steps)
+        return train(start, recipe, self.data, self.seed).at(self.whole_steps)
 
 
 def _turns(schedule: LrSchedule, warm: int, steps: int) -> set[int]:

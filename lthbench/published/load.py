@@ -20,8 +20,8 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def known(own: str | None = None) -> dict[str, Path]:
-    """Paper -> file: ours and, before them, those in `<own>/published`."""
-    folders = [HERE, *([Path(own) / "published"] if own else [])]
+    """Paper -> file: ours, and those in `<own>/published` that hide none of them."""
+    folders = [*([Path(own) / "published"] if own else []), HERE]
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 

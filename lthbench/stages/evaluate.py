@@ -1,4 +1,4 @@
-"""What a state is worth: accuracy and loss on the held-out splits, sparsities, multiply-adds, its digest."""
+"""What a state is worth: accuracy and loss on the held-out splits, sparsities, diagnosis, multiply-adds, digest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lthbench.data.sets import Augment, DataSettings
 from lthbench.engine.graph import Ref, Stage, stage
 from lthbench.engine.runner import Job
 
-KIND, VERSION = "evaluate", 1
+KIND, VERSION = "evaluate", 2  # 2: diagnosis, nonzero parameters, filters
 
 
 @dataclass(frozen=True)

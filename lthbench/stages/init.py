@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lthbench.base.settings import Settings, aside
 from lthbench.engine.graph import Stage, stage
 from lthbench.engine.runner import Job
 from lthbench.models import PRETRAINED, ModelSettings, digest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KIND, VERSION = "init", 1
 
@@ -38,20 +42,24 @@ def given(model: ModelSettings, sha256: str, path: str | None) -> Stage:
     return stage(KIND, VERSION, Init(model, None, None, 0, sha256, path), {})
 
 
+def network(settings: Init) -> nn.Module:
+    """The network that the settings name."""
+    from lthbench.models import initialise
+
+    if settings.weights == PRETRAINED:
+        return initialise.pretrained(settings.model)
+    if settings.path is not None:
+        if digest(settings.path) != settings.weights:
+            raise ValueError(f"'{settings.path}' has changed since the run was planned")
+        return initialise.given(settings.model, settings.path)
+    assert settings.initialiser is not None and settings.seed is not None
+    return initialise.fresh(settings.model, settings.initialiser, settings.seed, settings.index)
+
+
 def compute(job: Job) -> None:
     """Write the checkpoint."""
-    from lthbench.models import initialise
     from lthbench.training.checkpoint import Checkpoint
 
     settings = job.stage.settings
     assert isinstance(settings, Init)
-    if settings.weights == PRETRAINED:
-        net = initialise.pretrained(settings.model)
-    elif settings.path is not None:
-        if digest(settings.path) != settings.weights:
-            raise ValueError(f"'{settings.path}' has changed since the run was planned")
-        net = initialise.given(settings.model, settings.path)
-    else:
-        assert settings.initialiser is not None and settings.seed is not None
-        net = initialise.fresh(settings.model, settings.initialiser, settings.seed, settings.index)
-    job.store.write(job.stage, "out.safetensors", *Checkpoint.of(settings.model, net, {}).pack())
+    job.store.write(job.stage, "out.safetensors", *Checkpoint.of(settings.model, network(settings), {}).pack())

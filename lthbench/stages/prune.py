@@ -11,23 +11,26 @@ from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.density import Density
 from lthbench.pruning.scoring import Scoring
+from lthbench.pruning.structure import Structure
 
 KIND, VERSION = "prune", 1
 
 
 @dataclass(frozen=True)
 class Pruner(Settings):
-    """A criterion, how it is run, and the program it is used in."""
+    """A criterion, how it is run, the program it is used in, and what goes together (None: single weights)."""
 
     criterion: CriterionSettings
     program: str
     scoring: Scoring | None = later(None)
+    structure: Structure | None = later(None)
 
 
 @dataclass(frozen=True)
 class Prune(Settings):
     """`density` is the share of the original count that stays, as exact text; None where `by_kind` rates decide,
-    which are then applied `rounds` times to what is left. `scoring` None: one look at the weights, without data."""
+    which are then applied `rounds` times to what is left. `scoring` None: one look at the weights, without data.
+    `inverted`: what scores least stays, a control."""
 
     criterion: CriterionSettings
     allocation: Allocation
@@ -35,6 +38,8 @@ class Prune(Settings):
     density: str | None
     rounds: int | None
     scoring: Scoring | None = later(None)
+    inverted: bool = later(False)
+    structure: Structure | None = later(None)
 
 
 def prune(
@@ -45,11 +50,12 @@ def prune(
     density: Density | None,
     rounds: int = 1,
     initial: Ref | None = None,
+    inverted: bool = False,
 ) -> Stage:
     """The mask that a criterion leaves of a state; `initial` is the initial state, for criteria that look at it."""
     exact = str(density) if density is not None else None
     rates = None if density is not None else rounds
-    settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring)
+    settings = Prune(pruner.criterion, allocation, preset, exact, rates, pruner.scoring, inverted, pruner.structure)
     inputs = {"net": net}
     if initial is not None and pruner.criterion.known.initial:
         inputs["initial"] = initial
@@ -57,7 +63,8 @@ def prune(
 
 
 def compute(job: Job) -> None:
-    """Write the mask, bool tensors by parameter name."""
+    """Write the mask, bool tensors by parameter name; new values of what stays, if the criterion gives any, as
+    `weights/NAME`: they hold for training that starts from the very state that was pruned."""
     from lthbench.pruning.prune import prune as take
     from lthbench.training.checkpoint import Checkpoint
 
@@ -68,5 +75,6 @@ def compute(job: Job) -> None:
     first = job.input("initial")
     initial = Checkpoint.unpack(first).weights if first else None
     net = Checkpoint.unpack(packed)
-    mask = take(net, s.criterion, s.allocation, s.prunable, density, s.rounds or 1, s.scoring, initial)
+    how = (s.criterion, s.allocation, s.prunable, density, s.rounds or 1, s.scoring)
+    mask = take(net, *how, initial, s.inverted, s.structure)
     job.store.write(job.stage, "out.safetensors", mask, {})

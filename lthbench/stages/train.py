@@ -15,7 +15,7 @@ from lthbench.base.settings import Settings
 from lthbench.data.sets import DataSettings
 from lthbench.engine.graph import Best, Ref, Stage, State, stage
 from lthbench.engine.plan import Work
-from lthbench.engine.runner import Job
+from lthbench.engine.runner import Job, Stopped
 from lthbench.engine.store import At, Demand, Points, moments_file, progress_file, resume_file, state_file
 from lthbench.training.recipe import Recipe
 
@@ -128,7 +128,8 @@ def compute(job: Job) -> None:
             for best in bests.values():
                 best.see(stop, name, values, run)
         job.tell("step", stage=job.stage, step=stop, begun=begun, last=last, per_epoch=per_epoch, points=points)
-        due = time.monotonic() - saved > SAVE_SECONDS and stop < last
+        stopping = stop < last and job.stop()
+        due = stopping or (time.monotonic() - saved > SAVE_SECONDS and stop < last)
         if due or stop in asked:
             for best in bests.values():
                 best.save(stop)
@@ -137,6 +138,8 @@ def compute(job: Job) -> None:
                 points = {}
             _save(job, run, stop, stop in asked)
             saved = time.monotonic()
+        if stopping:
+            raise Stopped
     for best in bests.values():
         best.finish()
     if points:
@@ -168,7 +171,10 @@ def _begin(job: Job, s: Train) -> Trajectory:
     assert packed_start is not None
     start = Checkpoint.unpack(packed_start)
     if packed_mask := job.input("mask"):
-        start = start.masked(packed_mask[0])
+        mask = packed_mask[0]
+        if job.stage.inputs["mask"].stage.inputs.get("net") != job.stage.inputs["start"]:
+            mask = {name: kept for name, kept in mask.items() if not name.startswith("weights/")}  # of another state
+        start = start.masked(mask)
     packed_moments = job.input("moments", of="moments")
     moments = dict(packed_moments[0]) if packed_moments else {}
     moments.pop("loss", None)  # that sum belongs to the run the moments come from

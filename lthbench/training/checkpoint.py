@@ -47,8 +47,12 @@ class Checkpoint:
         return net
 
     def masked(self, mask: Tensors) -> Checkpoint:
-        """This network with `mask` in place of its own: pruned weights are exactly zero."""
-        weights = dict(self.weights)
+        """This network with `mask` in place of its own: pruned weights are exactly zero.
+
+        What stays takes its values under `weights/` in `mask`, where a criterion has changed them.
+        """
+        weights = self.weights | part(mask, "weights")
+        mask = {name: kept for name, kept in mask.items() if not name.startswith("weights/")}
         for name, kept in mask.items():
             weights[name] = weights[name] * kept
         return Checkpoint(self.model, weights, mask, self.diverged_at)

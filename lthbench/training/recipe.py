@@ -7,7 +7,7 @@ trajectory, asked at a later step.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, later
@@ -97,6 +97,13 @@ class Recipe(Settings):
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step` (0 for the first)."""
         return self.lr * self.schedule.factor(step)
+
+    def stretched(self, steps: int, to: int) -> Recipe:
+        """The recipe of a run of `steps` steps for one of `to` steps: milestones and end move in proportion."""
+        s = self.schedule
+        milestones = tuple(round(m * to / steps) for m in s.milestones) if steps else s.milestones
+        total = round(s.total * to / steps) if steps else s.total
+        return replace(self, schedule=replace(s, milestones=milestones, total=total))
 
     def steps_per_epoch(self, samples: int) -> int:
         """Optimiser steps in one pass over `samples`."""

@@ -163,7 +163,7 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
         },
     ),
     (Normalise(), {"kind": "image", "mean": (0.4,), "std": (0.4,)}),
-    (Augment(), {"pad": 4, "flip": True}),
+    (Augment(), {"pad": 4, "flip": True, "rotate": 15.0}),
     (Augment(0, True, (0.1, 1.0), (0.5, 2.0)), {"scale": (0.2, 1.0), "ratio": (0.8, 1.2)}),
     (
         DataSettings("cifar10", "official", Normalise(), Augment()),
@@ -192,6 +192,8 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
     ),
     (Allocation("by_kind", {"conv": "0.1"}), {"rates": {"conv": "0.2"}}),
     (Allocation("global", {}), {"name": "uniform"}),
+    (Allocation("threshold", {}, quality="0.5"), {"quality": "0.6", "layers": {"conv": "0.3"}}),
+    (Allocation("smart_ratio", {}, linear="0.3"), {"linear": "0.4", "vgg": True}),
     (
         CriterionSettings("random", 1, {}, 3),
         {"name": "magnitude", "version": 2, "args": {"power": 2}, "seed": None},

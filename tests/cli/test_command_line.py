@@ -198,7 +198,7 @@ def test_own_options(flag, own, run):
 def test_own_options_are_listed(own, run):
     assert "gentle" not in run("list pruners").out
     assert "gentle" in run("list pruners --config-dir own").out
-    assert "my table" in run("list tables --config-dir own").out
+    assert "Mine" in run("list tables --config-dir own").out
 
 
 def test_own_options_do_not_hide_built_in_ones(own, run):
@@ -239,7 +239,7 @@ def test_store_and_show(here, run):
     listed = run("store list out=o")
     assert listed.code == 0
     assert listed.last.startswith("store: 5 stages, ")
-    assert run(f"store explain {ident[:8]} out=o").out.startswith(f"{ident}: evaluate, version 1\n")
+    assert run(f"store explain {ident[:8]} out=o").out.startswith(f"{ident}: evaluate, version 2\n")
     assert f"needed by run: {ident}" in run(f"store explain {ident[:8]} out=o").out
     assert run("store verify out=o").last.endswith(" files read, 0 damaged")
     assert run("store prune out=o").last.startswith("prune: 0 stages, 0 B")

@@ -32,6 +32,9 @@ NEEDS = {  # what an option cannot do without
     "pruner=file": ["pruner.criterion=my_pruner.py"],
     "model=timm": ["model.name=resnet18"],
     "allocation=by_kind": ["sparsity=level:2"],
+    "allocation=given": ["allocation.layers={linear:0.1,output:0.5}"],
+    "allocation=threshold": ["sparsity=level:2"],
+    "structure=nm": ["sparsity=0.5"],
 }
 
 
@@ -110,6 +113,16 @@ def test_fast_composition_is_hydras(table, composing):
 def test_fast_composition_of_choices_and_values(words, composing):
     ours = composing.compose(choice for word in words for choice in composing.values(word))
     assert OmegaConf.to_container(compose("config", words), resolve=True) == ours
+
+
+def test_fast_composition_of_any_choices(composing):
+    """Options that are put in afterwards are where Hydra would have put them."""
+    draw = random.Random(0)
+    groups = [group for group in GROUPS if group != "table"]
+    for _ in range(12):
+        words = [f"{group}={draw.choice(GROUPS[group])}" for group in draw.sample(groups, 4)]
+        ours = composing.compose(choice for word in words for choice in composing.values(word))
+        assert OmegaConf.to_container(compose("config", words), resolve=True) == ours, words
 
 
 def test_compositions_do_not_touch_each_other(composing):

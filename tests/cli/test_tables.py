@@ -11,8 +11,10 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from lthbench.cli.compose import Composer, composer
+from lthbench.cli.costs import alone as alone_epochs
+from lthbench.cli.costs import total_epochs
 from lthbench.cli.grid import comparison, expand
-from lthbench.cli.planning import _alone, _Empty, _epochs
+from lthbench.cli.planning import _Empty
 from lthbench.cli.tables import read
 from lthbench.engine.plan import plan
 from lthbench.report.board import board
@@ -37,7 +39,7 @@ def test_every_table_composes_plans_and_finds_its_paper(name, composing):
     grid = expand(composing, [f"table={name}", "seed=0", *(["scale=smoke"] if name in ON_DISK else [])], False)
     stages = plan([goal for e in grid.experiments for goal in e.goals], _Empty())
     seeds = len(str(table.settings["seed"]).split(","))  # which share nothing
-    epochs, alone = seeds * _epochs(stages), seeds * sum(map(_alone, grid.experiments))
+    epochs, alone = seeds * total_epochs(stages), seeds * sum(map(alone_epochs, grid.experiments))
     if name not in ON_DISK:
         assert table.cost == {"epochs": pytest.approx(epochs, abs=1), "alone": pytest.approx(alone, abs=1)}
     if name.startswith("renda"):

@@ -35,7 +35,7 @@ def test_the_id_is_the_hash_of_the_description():
     made = experiment(small("early")).result
     assert made.id == name_of(made.text) and len(made.id) == 32
     described = json.loads(made.text)
-    assert described["kind"] == "evaluate" and described["version"] == 1
+    assert described["kind"] == "evaluate" and described["version"] == 2
     assert described["inputs"] == {"net": made.inputs["net"].ref}
     assert canonical(described) == made.text  # canonical: reading and writing it again changes nothing
 

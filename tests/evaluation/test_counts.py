@@ -89,10 +89,12 @@ def test_a_dense_network():
             "parameters": {"removed": 0, "total": 266610},
         },
         "layers": {
-            "fc1.weight": {"kept": 235200, "total": 235200},
-            "fc2.weight": {"kept": 30000, "total": 30000},
-            "fc3.weight": {"kept": 1000, "total": 1000},
+            "fc1.weight": {"kept": 235200, "total": 235200, "effective": 235200},
+            "fc2.weight": {"kept": 30000, "total": 30000, "effective": 30000},
+            "fc3.weight": {"kept": 1000, "total": 1000, "effective": 1000},
         },
+        "parameters": {"dense": 266610, "nonzero": 266200},  # biases start at 0
+        "diagnosis": {"collapsed": [], "effective": {"removed": 0, "total": 266200}, "unfollowed": None},
         "flops": {"dense": 266200, "nonzero": 266200, "speedup": 1.0},
     }
 
@@ -105,9 +107,10 @@ def test_three_denominators():
         "parameters": {"removed": 200000, "total": 266610},
     }
     assert record["layers"] == {
-        "fc1.weight": {"kept": 35200, "total": 235200},
-        "fc2.weight": {"kept": 30000, "total": 30000},
+        "fc1.weight": {"kept": 35200, "total": 235200, "effective": 35200},  # 44 whole units, and part of another
+        "fc2.weight": {"kept": 30000, "total": 30000, "effective": 100 * 45},
     }
+    assert record["diagnosis"]["effective"] == {"removed": 265200 - 35200 - 4500, "total": 265200}
 
 
 def test_shortcuts_and_output_are_weights_but_not_prunable():
@@ -117,6 +120,7 @@ def test_shortcuts_and_output_are_weights_but_not_prunable():
         "prunable": 267696,
         "weights": 270896,
         "parameters": 272474,
+        "filters": 688,
     }
 
 
@@ -151,3 +155,18 @@ def test_counts_are_of_the_mask(a, b, c):
     assert [layer["kept"] for layer in record["layers"].values()] == [a, b, c]
     assert record["flops"]["nonzero"] == a + b + c
     assert record["flops"]["speedup"] is None or record["flops"]["speedup"] >= 1
+
+
+def test_nonzero_parameters_are_counted_by_value():
+    net = dense(LENET)
+    net.weights["fc2.bias"].fill_(-0.0)
+    net.weights["fc3.bias"].fill_(1.0)
+    net.weights["fc3.weight"][0, :7] = 0
+    assert describe(net, "weights")["parameters"] == {"dense": 266610, "nonzero": 266200 - 7 + 10}
+
+
+def test_filters_and_collapsed_layers():
+    record = describe(first_kept(dense(LENET5), {"conv1.weight": 51, "conv2.weight": 0}), "weights")
+    assert record["sparsity"]["filters"] == {"removed": 20 - 3 + 50, "total": 70}
+    assert record["diagnosis"]["collapsed"] == ["conv2.weight"]
+    assert record["diagnosis"]["effective"] == {"removed": 430500, "total": 430500}

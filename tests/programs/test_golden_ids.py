@@ -14,35 +14,39 @@ KINDS = {
     "init": "29ec5ddadaaae02c023358e39c1f0e30",
     "train": "4ad9f16dfecc37c4a84dc6a88831ad81",
     "prune": "e223b52a91fdeabb4d138f2de6c936e8",
-    "evaluate": "80b423fe487c624479a248b3a00ce43a",
+    "evaluate": "da7f996524e5e038ee3fa094ffc6a6ae",
+    "control": "48a4688aecd01d8af3cb9097699753b6",
 }
 PROGRAMS = {
-    "iterative": (small("init", "0.9", schedule="iterative"), "bacd629a5d9938e0bc6cdda8ff28a45b"),
-    "one-shot": (small("init", "0.9"), "8f00571f9c78aa121f91caea7bae3fbe"),
-    "geometric": (small("init", "0.9", schedule="geometric", rounds=3), "c1e24b2a16cb4b7a3133222f206274a9"),
-    "early": (small("early", "0.9"), "3a69bdcda337d7df2fe34c3c78e4b281"),
-    "learning-rate rewinding": (small("lr", "0.9"), "a13e58de2df02acc56bc1045dfdc6eb1"),
-    "fine-tuning": (small("finetune", "0.9"), "8691c9268e8631b9a5d7f27b05deff27"),
-    "reinit": (small("init", "0.9", control="reinit"), "6ef62d14aae41f0f8173be31ab7e74f0"),
+    "iterative": (small("init", "0.9", schedule="iterative"), "c271d1901eb87904561f5135c3dfb5a2"),
+    "one-shot": (small("init", "0.9"), "c58cafb316e0c8097e7cd1bcd51d1700"),
+    "geometric": (small("init", "0.9", schedule="geometric", rounds=3), "b9da4cc7afff4b57408d9790454fe8cd"),
+    "early": (small("early", "0.9"), "d45cf0410dbb5456f0521ca0a746711f"),
+    "learning-rate rewinding": (small("lr", "0.9"), "23a99a8f8107ad07bf888b0a6d8b7592"),
+    "fine-tuning": (small("finetune", "0.9"), "ef35708167188a826aaf84fe555e8950"),
+    "reinit": (small("init", "0.9", control="reinit"), "36f6d17f09094a781e625e47be80ae05"),
+    "shuffle": (small("init", "0.9", control="shuffle"), "a8677d346edc4db4f446acaedbaec5d3"),
+    "inverted": (small("init", "0.9", control="invert"), "c9117157e754316fcf7b67604779533f"),
+    "narrowed": (small("init", "0.9", control="small_dense"), "193fb3672283eb7aee747385af002256"),
     "best validation loss": (
         small("init", "0.9", select="best_val_loss", every=10),
-        "32fb80e5f21afaef9cb16eaac144e4af",
+        "c427516bf2cb0717a2bbd548c18bf322",
     ),
-    "best test accuracy": (small("init", "0.9", select="best_test", every=10), "2815256f8e841258195f10604f4679d9"),
-    "random": (small("init", "0.9", criterion="random"), "f00da650858076586044444a7cbbca7e"),
+    "best test accuracy": (small("init", "0.9", select="best_test", every=10), "0e6a635b3f6eff5b36d13909be136ea9"),
+    "random": (small("init", "0.9", criterion="random"), "79476b2ecc87a01ae641c33a33ad1302"),
     "by kind": (
         small("init", "level:2", schedule="iterative", allocation="by_kind", rates={"linear": "1/5", "output": "1/10"}),
-        "1cebcf395be11dcbd5ea7eaf87e4eae3",
+        "865386a35e4fd6c9546c10899d8dfca8",
     ),
-    "at initialisation": (small(program="at_init"), "5a3f61bc19853ef182bd1f68b765284e"),
-    "dense": (small(sparsity="0"), "73bdda453f6b5bb47a53eee4804c5a42"),
-    "given weights": (small("finetune", weights="a" * 64), "c1236119ebe8136ed079c5a085b9b2d6"),
+    "at initialisation": (small(program="at_init"), "05c8659a4cee21da7382af2f8e33e28f"),
+    "dense": (small(sparsity="0"), "bf7e37cfa204c4f9a1b6cac7249cc965"),
+    "given weights": (small("finetune", weights="a" * 64), "fc9dec9a54d178da5d0f2c7b0da13340"),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_id_of_a_kind(kind):
-    assert stages(small(), kind=kind)[0].id == KINDS[kind]
+    assert stages(small(control="shuffle" if kind == "control" else "none"), kind=kind)[0].id == KINDS[kind]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.programs import experiment
+from lthbench.programs.controls import CONTROLS
 from lthbench.training.recipe import LrSchedule
 
 CONSTANT = replace(RECIPE, schedule=LrSchedule("constant"))
@@ -28,10 +29,10 @@ CHOICES = {
     "rounds": [1, 2],
     "criterion": ["magnitude", "random"],
     "program": ["after_training", "at_init"],
-    "control": ["none", "reinit"],
+    "control": [*CONTROLS],
     "select": ["last", "best_val_loss"],
     "every": [10, 20],
-    "recipe": [RECIPE, CONSTANT],
+    "recipe": [RECIPE, CONSTANT, replace(RECIPE, weight_decay=0.0)],
     "steps": [STEPS, STEPS + 10],
     "initialiser": ["pytorch", "glorot_normal"],
     "weights": [None, "a" * 64],

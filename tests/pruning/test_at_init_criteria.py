@@ -91,6 +91,73 @@ def test_grasp_is_w_times_hg_by_central_differences():
         close(score("grasp", net), {n: w.detach() * part for (n, w), part in zip(weights.items(), hg)}, 1e-5)
 
 
+def test_grasps_published_settings():
+    """Halves by class are two batches; a redrawn copy is another network; absolute is the absolute value."""
+    net = subject(batches=1)
+    (x, y), cut = net.batches[0], len(net.batches[0][1]) - len(net.batches[0][1]) // 2
+    order = y.argsort(stable=True)
+    apart = Subject(**{**vars(net), "batches": [(x[order[:cut]], y[order[:cut]]), (x[order[cut:]], y[order[cut:]])]})
+    close(score("grasp", net, halves=True), score("grasp", apart))
+    close(score("grasp", net, absolute=True), {n: s.abs() for n, s in score("grasp", net).items()})
+    before = {n: w.detach().clone() for n, w in net.weights.items()}
+    torch.manual_seed(1)
+    redrawn = score("grasp", net, redraw=True)
+    assert all(torch.equal(w, before[n]) for n, w in net.weights.items())
+    other = subject(batches=1)
+    torch.manual_seed(1)
+    for w in other.weights.values():
+        nn.init.xavier_normal_(w)
+    close(redrawn, score("grasp", Subject(**{**vars(other), "batches": net.batches})))
+    assert not torch.allclose(redrawn["a.weight"], score("grasp", net)["a.weight"])
+
+
+def test_settings_that_came_later_are_in_no_id_while_they_say_nothing():
+    plain = CriterionSettings.of("grasp", {"temperature": 200.0}, 0)
+    assert CriterionSettings.of("grasp", {"temperature": 200.0, "halves": False, "redraw": False}, 0).text == plain.text
+    assert CriterionSettings.of("grasp", {"temperature": 200.0, "halves": True}, 0).args["halves"] is True
+
+
+def test_shrinking_a_weight_changes_the_gradient_norm_as_grasp_says():
+    """O23: by f times -w (Hg) when the weight loses the share f."""
+    net = subject(batches=1)
+    x, y = net.batches[0]
+    found = score("grasp", net, temperature=1.0)
+
+    def norm():
+        grads = torch.autograd.grad(cross_entropy(net.model(x), y), list(net.weights.values()))
+        return sum(float((g**2).sum()) for g in grads) / 2
+
+    before = norm()
+    for name, w in net.weights.items():
+        value = w.data[0, 1].item()
+        w.data[0, 1] = value * (1 - 1e-6)
+        assert (norm() - before) / 1e-6 == pytest.approx(-found[name][0, 1].item(), rel=1e-3, abs=1e-9)
+        w.data[0, 1] = value
+
+
+def test_behind_batchnorm_in_train_mode_a_layers_scores_have_known_sums():
+    """O19, O22: sum w g = 0 and sum w (Hg) = -|g|^2 for a layer whose scale BatchNorm takes out."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.BatchNorm2d(4, eps=1e-14), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+    net = subject(model, batches=1)
+    net.model.train()
+    x, y = net.batches[0]
+    g = torch.autograd.grad(cross_entropy(net.model(x), y), net.weights["0.weight"])[0]
+    w = net.weights["0.weight"].detach()
+    assert abs((w * g).sum()) < 1e-12 * (w * g).abs().sum() + 1e-15
+    hg = score("grasp", net, temperature=1.0)["0.weight"].sum().item()
+    assert hg == pytest.approx(-float((g**2).sum()), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_scaling_the_loss_or_decaying_weights_moves_no_mask(name):
+    """O17: the loss is the mean cross-entropy; a factor of two on it (all images twice) is the same ranking."""
+    net = subject(batches=1)
+    x, y = net.batches[0]
+    twice = Subject(**{**vars(net), "batches": [(torch.cat([x, x]), torch.cat([y, y]))]})
+    close(score(name, twice), score(name, net))
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("batches", [1, 4], ids=["one batch", "new data"])
 def test_prospr_is_the_meta_gradient_by_central_differences(momentum, batches):

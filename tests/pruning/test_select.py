@@ -1,8 +1,11 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lthbench.pruning import select
 from lthbench.pruning.select import keep_top
 
 SHAPES = {"conv": (2, 3, 2, 2), "fc": (4, 5), "out": (3,)}
@@ -27,6 +30,14 @@ def naive(scores: list[float], kept: int, alive: list[bool]) -> list[bool]:
     return [i in set(order[:kept]) for i in range(len(scores))]
 
 
+@contextmanager
+def sampled(size):
+    """As if so many scores were many: the threshold is guessed from a sample of this size."""
+    before, select.SAMPLE = select.SAMPLE, size
+    yield
+    select.SAMPLE = before
+
+
 few_values = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 1.0, 3.0]), min_size=TOTAL, max_size=TOTAL)
 any_values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=TOTAL, max_size=TOTAL)
 zero_heavy = st.lists(st.sampled_from([0.0] * 9 + [1.0]), min_size=TOTAL, max_size=TOTAL)
@@ -42,6 +53,27 @@ def test_it_is_a_stable_sort_of_the_alive_weights(scores, alive, data):
     assert flat(mask) == naive(scores, kept, alive)
     assert {name: tuple(m.shape) for name, m in mask.items()} == SHAPES
     assert all(m.dtype == torch.bool for m in mask.values())
+
+
+@given(score_lists, alive_lists, st.sampled_from([1, 2, 5]), st.data())
+def test_a_sample_only_says_where_to_look(scores, alive, size, data):
+    """Right or wrong, the mask is the same; what is many is a matter of size alone."""
+    kept = data.draw(st.integers(0, sum(alive)))
+    with sampled(size):
+        mask = keep_top(split(torch.tensor(scores)), kept, split(torch.tensor(alive)))
+    assert flat(mask) == naive(scores, kept, alive)
+
+
+@pytest.mark.parametrize("kept", [1, 1000, 150_000, 299_999, 300_000])
+def test_many_scores_of_layers_that_differ(kept):
+    """Scores in order of size, where a sample with a stride is at its worst, and layers of different scale."""
+    scores = {"a": torch.arange(200_000) / 7.0, "b": torch.rand(100_000) * 1e-3, "c": torch.zeros(50_000)}
+    alive = {name: torch.ones_like(s, dtype=torch.bool) for name, s in scores.items()}
+    alive["c"][:] = False
+    with sampled(2**10):
+        mask = keep_top(scores, kept, alive)
+    assert all(torch.equal(mask[name], m) for name, m in keep_top(scores, kept, alive).items())
+    assert sum(int(m.sum()) for m in mask.values()) == kept
 
 
 @given(score_lists, st.integers(0, TOTAL), st.integers(0, TOTAL))

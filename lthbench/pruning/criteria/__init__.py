@@ -1,13 +1,15 @@
 """Criteria: what makes a weight worth keeping. One file each; a file dropped in here is found.
 
 A criterion is a function `(net: Subject, **settings) -> {name: score}` with one score for each prunable
-weight, larger = kept. It leaves the weights, their gradients and all generators as it found them; the network is
-a private copy, whose BatchNorm statistics may move.
+weight, larger = kept; one that also moves what stays (`updates=True`) gives `(scores, update)`, with `update(mask)` the
+new values of all prunable weights. It leaves the weights, their gradients and all generators as it found them; the
+network is a private copy, whose BatchNorm statistics may move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -56,14 +58,16 @@ class Subject:
     initial: Mapping[str, Tensor] | None = None
     generator: torch.Generator | None = None
 
-    def gradient(self) -> dict[str, Tensor]:
-        """The gradient of the mean cross-entropy over all batches, by weight; however they are split, the same."""
+    def gradient(self, batches: Sequence[tuple[Tensor, Tensor]] | None = None) -> dict[str, Tensor]:
+        """The gradient of the mean cross-entropy over the batches (default all), by weight; however they are split,
+        the same."""
         import torch
         from torch.nn.functional import cross_entropy
 
-        images = sum(len(y) for _, y in self.batches)
+        batches = self.batches if batches is None else batches
+        images = sum(len(y) for _, y in batches)
         total = {name: torch.zeros_like(w) for name, w in self.weights.items()}
-        for x, y in self.batches:
+        for x, y in batches:
             loss = cross_entropy(self.model(x), y, reduction="sum") / images
             grads = torch.autograd.grad(loss, list(self.weights.values()))
             for name, g in zip(self.weights, grads):
@@ -74,30 +78,49 @@ class Subject:
 @dataclass(frozen=True)
 class Criterion:
     """A registered criterion. `random`: its scores depend on the seed; `data`: on images; `initial`: on the
-    initial weights too."""
+    initial weights too. `updates`: it gives scores and a function from the mask chosen by them to new weights.
+    `later`: settings that came after ids existed, in none while they have the function's default."""
 
     name: str
     version: int
-    score: Callable[..., dict[str, Tensor]]
+    score: Callable[..., Any]
     what: str
     random: bool
     data: bool
     initial: bool
+    updates: bool
+    later: frozenset[str]
+
+    def look(self, net: Subject, **settings: Any) -> tuple[dict[str, Tensor], Update | None]:
+        """Scores, and how what stays is changed once the mask is chosen, if it is."""
+        scores, update = self.score(net, **settings) if self.updates else (self.score(net, **settings), None)
+        for name, weight in net.weights.items():
+            if name not in scores or scores[name].shape != weight.shape:
+                raise ValueError(f"criterion {self.name} gives no score of shape {tuple(weight.shape)} for {name}")
+        return scores, update
 
 
+Update = Callable[[Mapping[str, "Tensor"]], "dict[str, Tensor]"]
 CRITERIA: dict[str, Criterion] = {}
 OWN: dict[str, Criterion] = {}  # the users' own, by the sha256 of their files: see lthbench/pruning/own.py
 
 
 def criterion(
-    name: str, *, version: int = 0, random: bool = False, data: bool = False, initial: bool = False
+    name: str,
+    *,
+    version: int = 0,
+    random: bool = False,
+    data: bool = False,
+    initial: bool = False,
+    updates: bool = False,
+    later: Iterable[str] = (),
 ) -> Callable[[Any], Any]:
     """Register the decorated function; raise `version` when its numbers change (a file of one's own has none: its
     content names it)."""
 
-    def register(score: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+    def register(score: Callable[..., Any]) -> Callable[..., Any]:
         what = ((score.__doc__ or "").strip().splitlines() or [""])[0]
-        made = Criterion(name, version, score, what, random, data, initial)
+        made = Criterion(name, version, score, what, random, data, initial, updates, frozenset(later))
         score.criterion = made  # type: ignore[attr-defined]
         if score.__module__.startswith(__name__):  # a file of one's own hides nothing that is here
             CRITERIA[name] = made
@@ -123,7 +146,9 @@ class CriterionSettings(Settings):
         if name not in CRITERIA:
             raise UserError(f"unknown criterion '{name}'{near(name, CRITERIA)}")
         known = CRITERIA[name]
-        return cls(name, known.version, dict(args), seed if known.random else None)
+        parameters = inspect.signature(known.score).parameters
+        said = {k: v for k, v in args.items() if k not in known.later or v != parameters[k].default}
+        return cls(name, known.version, said, seed if known.random else None)
 
     @property
     def known(self) -> Criterion:

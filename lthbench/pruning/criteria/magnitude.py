@@ -1,4 +1,8 @@
-"""Magnitude: |w| (Han et al., NeurIPS 2015, arXiv 1506.02626)."""
+"""Magnitude: |w| (Han et al., NeurIPS 2015, arXiv 1506.02626).
+
+Han et al. remove what is below a multiple of the layer's standard deviation (`allocation=threshold`); most later papers
+an exact count.
+"""
 
 from lthbench.pruning.criteria import Subject, criterion
 

@@ -2,8 +2,10 @@
 
 The masked initial weights m w take `steps` SGD steps; the score is |dL/dm| of the loss after them at m = 1. With
 `first_order` the derivative of the trained weights by the initial ones is taken as the identity: |w dL/dw_trained|.
-One scoring batch is used for all steps; with more, step i takes batch i and the loss the last. The published code
-detaches the first momentum buffer, so that step 1 contributes no derivative: `detach_first_momentum`.
+One scoring batch is used for all steps; with more, step i takes batch i and the loss the last.
+
+The published code does otherwise: with momentum it detaches the first momentum buffer, so that step 1 contributes no
+derivative (`detach_first_momentum`), and its command line takes momentum 0 and one batch for all steps.
 """
 
 from lthbench.pruning.criteria import Subject, criterion

@@ -1,4 +1,8 @@
-"""Random pruning: the control that any criterion has to beat."""
+"""Random pruning: the control that any criterion has to beat.
+
+With `allocation=smart_ratio` the random tickets of Su et al. (NeurIPS 2020, arXiv 2009.11094), with `erk` the random
+sparse networks of Liu et al. (ICLR 2022, arXiv 2202.02643).
+"""
 
 from lthbench.pruning.criteria import Subject, criterion
 

@@ -2,8 +2,9 @@
 
 R = 1^T (prod_l |W_l|) 1 is the output of the network on an image of ones with all parameters made positive and
 BatchNorm the identity; the score |w dR/dw| conserves flow through layers, so that many rounds never empty one.
-float64: R overflows float32 on deep networks. The original also makes BatchNorm's statistics positive, which at
-initialisation changes nothing; here running statistics are set to (0, 1), so that trained networks score too.
+
+The published code does otherwise: float32 (`dtype`; R overflows it on deep networks), and BatchNorm's statistics made
+positive, which at initialisation changes nothing; here they count as (0, 1), so that trained networks score too.
 """
 
 from lthbench.pruning.criteria import Subject, criterion
@@ -14,8 +15,11 @@ def synflow(net: Subject):  # type: ignore[no-untyped-def]
     """|w| dR/d|w|: the share of the synaptic flow that runs through the weight; needs no data."""
     import torch
 
-    kept = {name: tensor.detach().clone() for name, tensor in net.model.state_dict().items()}
-    shape = net.shape
+    signs = {
+        name: net.original[name] if name in net.original else p.detach().clone()
+        for name, p in net.model.named_parameters()
+    }
+    buffers = {name: buffer.clone() for name, buffer in net.model.named_buffers()}
     try:
         with torch.no_grad():
             for parameter in net.model.parameters():
@@ -24,9 +28,12 @@ def synflow(net: Subject):  # type: ignore[no-untyped-def]
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.reset_running_stats()
         weights = list(net.weights.values())
-        ones = torch.ones(1, *shape, dtype=weights[0].dtype)
-        flow = net.model(ones).sum()
-        grads = torch.autograd.grad(flow, weights)
-        return {name: (w.detach() * g).abs() for (name, w), g in zip(net.weights.items(), grads)}
+        ones = torch.ones(1, *net.shape, dtype=weights[0].dtype)
+        grads = torch.autograd.grad(net.model(ones).sum(), weights)
+        return {name: g.mul_(w.detach()).abs_() for (name, w), g in zip(net.weights.items(), grads)}
     finally:
-        net.model.load_state_dict(kept)
+        with torch.no_grad():
+            for name, parameter in net.model.named_parameters():
+                parameter.copysign_(signs[name])
+            for name, buffer in net.model.named_buffers():
+                buffer.copy_(buffers[name])

@@ -1,0 +1,42 @@
+"""The rows of the bench that tell what shrinking is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import torch
+
+from lthbench.bench.measure import Row, ratio
+from lthbench.compress import shrink
+from lthbench.models import ModelSettings
+from lthbench.models.initialise import fresh
+from lthbench.pruning.allocation import Allocation
+from lthbench.pruning.criteria import CriterionSettings
+from lthbench.pruning.density import Density
+from lthbench.pruning.prune import prune
+from lthbench.pruning.structure import Structure
+from lthbench.training.checkpoint import Checkpoint
+
+BATCH = 32
+
+
+def shrunk(blocks: int) -> Iterator[Row]:
+    """VGG-16 without half of the channels of each layer: masked against shrunk, and what that leaves."""
+    model = ModelSettings.of("vgg_16", {}, (3, 32, 32), 10)
+    dense = Checkpoint.of(model, fresh(model, "kaiming_normal", 0, 0), {})
+    criterion, half = CriterionSettings.of("magnitude", {}, 0), Density(Fraction(1, 2))
+    mask = prune(dense, criterion, Allocation("uniform", {}), "weights", half, structure=Structure("filter"))
+    masked = dense.masked(mask)
+    net, small = masked.network().eval(), shrink(masked).eval()
+    x = torch.randn(BATCH, *model.shape)
+
+    def run(module: torch.nn.Module) -> None:
+        with torch.inference_mode():
+            module(x)
+
+    before, after = (sum(p.numel() for p in n.parameters()) / 1e6 for n in (net, small))
+    note = f"batch {BATCH}; {before:.2f} to {after:.2f} million parameters"
+    yield ratio(
+        "masked against shrunk VGG-16, half of the channels", lambda: run(net), lambda: run(small), blocks, note
+    )
