@@ -118,6 +118,16 @@ def test_fast_composition_of_choices_and_values(words, composing):
     assert OmegaConf.to_container(compose("config", words), resolve=True) == ours
 
 
+def test_fast_composition_of_any_choices(composing):
+    """Options that are put in afterwards are where Hydra would have put them."""
+    draw = random.Random(0)
+    groups = [group for group in GROUPS if group != "table"]
+    for _ in range(12):
+        words = [f"{group}={draw.choice(GROUPS[group])}" for group in draw.sample(groups, 4)]
+        ours = composing.compose(choice for word in words for choice in composing.values(word))
+        assert OmegaConf.to_container(compose("config", words), resolve=True) == ours, words
+
+
 def test_compositions_do_not_touch_each_other(composing):
     first = composing.compose(composing.values("train.schedule.milestones=[1]"))
     first["train"]["lr"] = "changed"
