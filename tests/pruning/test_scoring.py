@@ -83,7 +83,7 @@ def test_batches_in_float64():
         ({"dtype": "bf16"}, "pruner.dtype: unknown choice 'bf16'; choose from float32, float64"),
         ({"rounds": 0}, "pruner.rounds: 0 is less than 1"),
         ({"batches": 18}, "pruner.batch: 540 images are asked for, 512 are there"),
-        ({"per_class": 52, "batches": 1}, "pruner.batch: 520 images are asked for, 512 are there"),
+        ({"per_class": 52, "batches": 1}, "pruner.per_class: 520 images are asked for, 512 are there"),
     ],
 )
 def test_scoring_that_cannot_be_is_refused_in_one_line(values, message):
