@@ -153,7 +153,7 @@ EXACT = [
     ),
     ("schedule=oneshot sparsity=0.999995", "sparsity: of 50200 prunable weights less than one would stay"),
     ("pruner=snip pruner.batch=1500", "pruner.batch: 1500 images are asked for, 1437 are there"),
-    ("pruner=grasp pruner.per_class=150", "pruner.batch: 1500 images are asked for, 1437 are there"),
+    ("pruner=grasp pruner.per_class=150", "pruner.per_class: 1500 images are asked for, 1437 are there"),
     ("pruner=snip pruner.mode=evl", "pruner.mode: unknown choice 'evl'; choose from eval, train"),
     ("control=freeze_zero rewind=lr", "control=freeze_zero needs training before pruning, and rewind=init or early"),
     (
