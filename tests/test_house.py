@@ -14,7 +14,15 @@ import lthbench
 
 PACKAGE = Path(lthbench.__file__).parent
 ROOMS = ["__main__", "cli", "report", "launch", "tracking", "programs", "stages", "engine"]
-PARTS = ["compress", "evaluation", "pruning", "training", "models", "data"]  # among these, too, imports go down
+PARTS = [
+    "compress",
+    "soups",
+    "evaluation",
+    "pruning",
+    "training",
+    "models",
+    "data",
+]  # among these, too, imports go down
 ORDER = {room: level for level, room in enumerate([*ROOMS, *PARTS, "published", "base", "__init__"])}
 LEAVES = {"bench": "cli"}  # looked into by one room only; may itself look into all parts
 HEAVY = {"torch", "torchvision", "timm", "wandb", "matplotlib", "sklearn", "scipy"}

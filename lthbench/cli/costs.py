@@ -18,6 +18,7 @@ from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
+from lthbench.stages.ticket import Ticket
 from lthbench.stages.train import Train, end, epochs, epochs_until
 from lthbench.training.recipe import LrSchedule, Recipe
 
@@ -49,7 +50,8 @@ def networks(works: Sequence[Work]) -> dict[Stage, ModelSettings]:
     found: dict[Stage, ModelSettings] = {}
     for work in works:
         s = work.stage.settings
-        found[work.stage] = s.model if isinstance(s, Init) else found[next(iter(work.stage.inputs.values())).stage]
+        before = next(iter(work.stage.inputs.values()), None)
+        found[work.stage] = s.model if isinstance(s, (Init, Ticket)) else found[before.stage]  # type: ignore[union-attr]
     return found
 
 
@@ -67,7 +69,7 @@ def kept_bytes(works: Sequence[Work], finals: Iterable[Ref]) -> tuple[int, int]:
 
 def _work_bytes(work: Work, size: int) -> int:
     s = work.stage.settings
-    if isinstance(s, Init):
+    if isinstance(s, (Init, Ticket)):
         return size
     if isinstance(s, Control):
         return size + size // 4

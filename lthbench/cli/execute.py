@@ -24,7 +24,6 @@ from lthbench.report.board import Board, board
 from lthbench.report.compare import compare
 
 LAUNCHERS = ("local", "slurm")
-SOUPS = ("none",)
 DEVICES = r"cpu|mps|cuda(:\d+)?"
 
 
@@ -161,11 +160,10 @@ def tell_leaderboard(made: Board, listeners: Iterable[Listener]) -> None:
 
 def supported(config: dict[str, Any]) -> None:
     """Raise a UserError for what no run's identity holds, so that nothing below would look at it."""
-    for word, known in (("launcher", LAUNCHERS), ("soup", SOUPS)):
-        name = config[word]["name"]
-        if name not in known:
-            raise UserError(f"{word}: unknown '{name}'{near(name, known)}")
-    if config["launcher"]["name"] == "slurm":
+    launcher = config["launcher"]["name"]
+    if launcher not in LAUNCHERS:
+        raise UserError(f"launcher: unknown '{launcher}'{near(launcher, LAUNCHERS)}")
+    if launcher == "slurm":
         SlurmSettings.of(config["launcher"])
     if config["keep"] not in KEEPS:
         raise UserError(f"keep: unknown '{config['keep']}'{near(config['keep'], KEEPS)}")

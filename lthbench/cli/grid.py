@@ -49,7 +49,8 @@ class Cell:
     @property
     def asked(self) -> str:
         """The sparsity that was asked for; a dense network is one, however it was asked."""
-        return self.sparsity if self.experiment.run.rounds else "0"
+        run = self.experiment.run
+        return self.sparsity if run.rounds else "ticket" if run.ticket else "0"
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
             config = composer.compose(choices)
             label = _varied(choices, several) if table is None else _marked(row, choices, several)
             for trial in tune.of(_method(config)) or ("",) if tune else ("",):
-                if trial:
-                    config = composer.compose([*choices, composer.choice(trial)])
-                made = experiment(resolve(config, explicit))
+                point = (*choices, composer.choice(trial)) if trial else choices
+                config = composer.compose(point) if trial else config
+                made = experiment(resolve(config, explicit, {choice.key for choice in point}))
                 if tune and not made.run.data.validation:
                     raise UserError("tune: settings are chosen on validation images; say dataset.validation=N")
                 cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row, trial)

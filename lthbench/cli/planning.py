@@ -14,7 +14,7 @@ from lthbench.cli.costs import Timing, alone, kept_bytes, total_epochs, wall
 from lthbench.cli.execute import folders, jobs_of, supported
 from lthbench.cli.grid import Grid, comparison, expand
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.engine.graph import ancestors
+from lthbench.engine.graph import Recalled, Stage, ancestors
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.store import Demand, Store
 from lthbench.report.compare import beside
@@ -30,8 +30,8 @@ class _Empty(Store):
     def __init__(self) -> None:
         super().__init__("")
 
-    def has(self, stage: object, demand: Demand) -> bool:
-        return False
+    def has(self, stage: Stage, demand: Demand) -> bool:
+        return isinstance(stage.settings, Recalled)  # a result of an earlier command
 
     def resumable(self, stage: object, missing: set[Demand]) -> int | None:
         return None

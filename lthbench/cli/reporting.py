@@ -207,7 +207,7 @@ def describe(config: dict[str, Any]) -> str:
     """A run's settings in a few words, without sparsity and seed."""
     words = [config["model"]["name"], "on", config["data"]["name"]]
     if "pruner" not in config:
-        return " ".join([*words, "dense"])
+        return " ".join([*words, config["soup"]["name"] if "soup" in config else "dense"])
     criterion = config["pruner"]["criterion"]
     words.append(criterion["name"] + (" (own)" if "source" in criterion else ""))
     if config["pruner"]["program"] != "after_training":
@@ -216,13 +216,20 @@ def describe(config: dict[str, Any]) -> str:
         words.append(_retraining(config["retrain"]))
     if structure := config["pruner"].get("structure"):
         words.append({"nm": f"{structure['n']}:{structure['m']}"}.get(structure["name"], f"{structure['name']}s"))
+    if "soup" in config:
+        words.append(f"soup {config['soup']['name']} of {len(config['retrain'])}")
     if config["control"] != "none":
         words.append(config["control"])
     return " ".join(words)
 
 
-def _retraining(retrain: dict[str, Any]) -> str:
-    """Rewinding and retraining in the command line's words."""
+def _retraining(retrain: dict[str, Any] | list[dict[str, Any]]) -> str:
+    """Rewinding and retraining in the command line's words; of several rounds or copies, those of the first."""
+    while isinstance(retrain, list):
+        retrain = retrain[0]
     if retrain["from"] != "end":
         return "rewind to init" if retrain["from"] == 0 else f"rewind to step {retrain['from']}"
-    return "fine-tuning" if retrain["batches"] == "its own" else "learning-rate rewinding"
+    if retrain["batches"] != "its own":
+        return "learning-rate rewinding"
+    kind = retrain["recipe"]["schedule"]["kind"]
+    return "fine-tuning" if kind == "constant" else f"{'adaptive ' if 'adapt' in retrain else ''}{kind} retraining"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -18,8 +18,11 @@ from lthbench.base.errors import UserError
 from lthbench.base.settings import Settings, build, coerce
 from lthbench.data.known import FOLDERS, SETS, standin
 from lthbench.data.sets import Augment, DataSettings, describe_file
+from lthbench.evaluation.settings import CORRUPTIONS, Corruptions, published
 from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
-from lthbench.programs.run import Retrain, Rewind, Run
+from lthbench.programs.candidates import Found, Recalibration, Soup
+from lthbench.programs.retraining import Retrain, Rewind
+from lthbench.programs.run import Run
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings
@@ -39,8 +42,11 @@ _RECIPE = (
 _SCORING = ("rounds", "spacing", "regrow", "batches", "batch", "per_class", "mode", "dtype")
 
 
-def resolve(config: Config, explicit: set[str]) -> Run:
-    """The run that a configuration describes. Raises UserError for whatever the configuration alone shows wrong."""
+def resolve(config: Config, explicit: set[str], told: Collection[str] | None = None) -> Run:
+    """The run that a configuration describes. Raises UserError for whatever the configuration alone shows wrong.
+
+    `explicit` keys are not touched by the scale; `told` are those that are no defaults (None: not known).
+    """
     scale = _cached(_scale, config["scale"])
     data = _cached(_data, config["dataset"], data_root(config), scale.standin)
     model, initialiser, weights, weights_as, path = _cached(
@@ -52,10 +58,11 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         config["rewind"], "k", 1.0 if config["rewind"]["unit"] == "ratio" else shrunk, "rewind.k" in explicit
     )
     retrain = _shrink(config["retrain"], "epochs", shrunk, "retrain.epochs" in explicit)
+    retrain = _shrink(retrain, "total", shrunk, "retrain.total" in explicit)
     seed = coerce(config["seed"], int, "seed")
     sparsity = config["sparsity"]
     parse_sparsity(sparsity)
-    return Run(
+    run = Run(
         model=model,
         initialiser=initialiser,
         data=data,
@@ -69,6 +76,10 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         rewind=_cached(_rewind, rewind),
         retraining=_cached(_retrain, retrain),
         control=config["control"]["name"],
+        soup=_cached(_soup, config["soup"]),
+        recalibration=_cached(_recalibration, config["recalibrate"]),
+        corruptions=_cached(_corruptions, config["robustness"], data),
+        ticket=_ticket(config),
         select=coerce(config["select"], str, "select"),
         seed=seed,
         every=every,
@@ -76,6 +87,9 @@ def resolve(config: Config, explicit: set[str]) -> Run:
         weights_as=weights_as,
         weights_path=path,
     )
+    if told is not None and run.given_dense and run.rounds and run.pruner.program == "after_training":
+        _known_training(run.retraining.name, told)
+    return run
 
 
 @dataclass(frozen=True)
@@ -238,6 +252,14 @@ def _train(
     return recipe, scaled, every, scaled / steps if steps else 1.0
 
 
+def _known_training(retrain: str, told: Collection[str]) -> None:
+    """Refuse to guess how given weights were trained, where a way of retraining depends on it."""
+    if retrain in ("lrw", "replay") and "train" not in told and "train.schedule.kind" not in told:
+        raise UserError(f"retrain={retrain} replays the training that made model.weights: say which, train=NAME")
+    if retrain == "allr" and not {"train", "train.epochs", "train.iterations"} & set(told):
+        raise UserError("retrain=allr needs the length of the training that made model.weights: say train.epochs=N")
+
+
 def _shrink(section: Config, key: str, factor: float, explicit: bool) -> Config:
     """A section whose length the scale shortens with the training, unless the command line names it."""
     if factor == 1.0 or explicit or type(section[key]) not in (int, float):
@@ -312,6 +334,35 @@ def _rewind(section: dict[str, Any]) -> Rewind:
 
 def _retrain(section: dict[str, Any]) -> Retrain:
     return build(Retrain, section, "retrain")
+
+
+def _soup(section: dict[str, Any]) -> Soup:
+    return build(Soup, section, "soup")
+
+
+def _recalibration(section: dict[str, Any]) -> Recalibration:
+    return build(Recalibration, section, "recalibrate")
+
+
+def _corruptions(section: dict[str, Any], data: DataSettings) -> Corruptions | None:
+    if section["name"] == "none":
+        return None
+    here = "official" if published(data.name, data.root) else "computed"
+    defaults = {"version": here, "corruptions": list(CORRUPTIONS)}
+    return build(
+        Corruptions, section | {k: section[k] or v for k, v in defaults.items()} | {"root": data.root}, "robustness"
+    )
+
+
+def _ticket(config: Config) -> Found | None:
+    """A ticket by a result's id (or its first letters), or by a state's file."""
+    name = coerce(config["ticket"], str | None, "ticket")
+    if name is None:
+        return None
+    from lthbench.cli.tickets import by_file, by_result
+
+    output = coerce(config["ticket_output"], str, "ticket_output")
+    return by_file(name, output) if name.endswith(".safetensors") else by_result(name, output, config)
 
 
 def _preset(value: Any) -> str:

@@ -39,6 +39,7 @@ def overrides_of(words: Sequence[str]) -> tuple[list[str], bool, str | None]:
 # word -> module of lthbench.cli, function: imported when called, so that start-up stays short
 SUBCOMMANDS = {
     "bench": ("benching", "run"),
+    "connect": ("connecting", "run"),
     "critical": ("critical", "run"),
     "export": ("exporting", "run"),
     "jobs": ("jobs", "run"),

@@ -90,7 +90,9 @@ def held(data: DataSettings, name: str) -> Tensor:
 
 
 def order(seed: int, index: tuple[int, ...], epoch: int, count: int) -> Tensor:
-    """The order in which an epoch takes the rows of a split of `count` images."""
+    """The order in which an epoch takes the rows of a split of `count` images; as they lie for the empty index."""
+    if not index:
+        return torch.arange(count)
     return torch.randperm(count, generator=generator(seed, "order", *index, epoch))
 
 

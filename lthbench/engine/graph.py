@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
@@ -104,6 +105,19 @@ def stage(kind: str, version: int, settings: Settings, inputs: Mapping[str, Ref]
     return found
 
 
+@dataclass(frozen=True)
+class Recalled(Settings):
+    """In place of the settings of a stage that is known by its text alone."""
+
+
+def recalled(text: str) -> Stage:
+    """A stage by the text that a store keeps: it names a result that is there, and cannot be computed again."""
+    found = Stage()
+    found.kind, found.settings, found.inputs, found.text = json.loads(text)["kind"], Recalled(), {}, text
+    found.id, found.serial = name_of(text), next(_serials)
+    return found
+
+
 def _known(ident: str) -> Stage:
     return _interned[ident]
 
@@ -125,4 +139,4 @@ def ancestors(stages: Iterable[Stage]) -> Iterator[Stage]:
             todo.extend(ref.stage for ref in current.inputs.values())
 
 
-__all__ = ["Best", "Ref", "Stage", "State", "ancestors", "canonical", "name_of", "stage"]
+__all__ = ["Best", "Recalled", "Ref", "Stage", "State", "ancestors", "canonical", "name_of", "recalled", "stage"]

@@ -138,7 +138,8 @@ class Runner:
                     wait, moved = SHORTEST_WAIT, time.monotonic()
                 elif held := [work for work in todo if not self._blocked(work, outcome)]:
                     if time.monotonic() - moved >= self.patience and not self._stalled(held):
-                        outcome.waiting = {work.stage for work in held}
+                        ready = {work.stage for work in held if self._ready(work)}  # these are in others' hands
+                        outcome.waiting = ready or {work.stage for work in held}
                         break
                     self.tell("waiting", works=todo)
                     self.sleep(wait)

@@ -27,11 +27,12 @@ from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.structure import Structure, possible
-from lthbench.stages import KINDS
+from lthbench.stages import KINDS, ticket
 from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
+from lthbench.stages.ticket import Ticket
 from lthbench.stages.train import Train
 
 
@@ -136,13 +137,20 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
 
     from lthbench import models
     from lthbench.data.read import verify
+    from lthbench.evaluation.corruptions import frost_folder
     from lthbench.models import initialise
 
     settings = [work.stage.settings for work in todo]
     for data in {s.data for s in settings if isinstance(s, (Train, Evaluate))}:
         verify(data)
-    for model in {s.model for s in settings if isinstance(s, Init)}:
+    for how in {s.corruptions for s in settings if isinstance(s, Evaluate) and s.corruptions}:
+        if how.version == "computed" and "frost" in how.corruptions:
+            frost_folder(how.root)
+    for model in {s.model for s in settings if isinstance(s, (Init, Ticket))}:
         models.check(model)
+    for work in todo:
+        if isinstance(work.stage.settings, Ticket):
+            ticket.made(work.stage, store)
     for s in settings:
         if isinstance(s, Init) and s.path is not None:
             initialise.given(s.model, s.path)

@@ -65,7 +65,7 @@ def _state(submission: Submission, number: int, job: str, index: int, known: Que
     def is_(what: str, why: str) -> ElementState:
         return ElementState(number, f"{job}_{index}", what, restarts, why)
 
-    if state in WAITS:
+    if state in WAITS or (state == "COMPLETING" and said in ("saved", "waiting")):
         came_back = said != "queued"
         return is_("requeued" if came_back else "queued", own.get("reason") or reason if came_back else reason)
     if state in ALIVE:
@@ -75,7 +75,8 @@ def _state(submission: Submission, number: int, job: str, index: int, known: Que
     if said in ("failed", "needs", "waiting"):
         return is_("failed", own["reason"])
     how = state.lower().replace("_", " ") or reason or "no longer in the queue"
-    return is_("lost", own.get("reason") or f"{how}; the same command goes on from here")
+    told = own.get("reason") if state in ("", "FAILED") else None  # what Slurm did to it since, it cannot know
+    return is_("lost", told or f"{how}; the same command goes on from here")
 
 
 def underway(submissions: Sequence[Submission], known: Queue) -> list[Underway]:

@@ -27,20 +27,21 @@ class Model:
     module: str
     version: int
     what: str
+    batchnorm: bool = True  # False: surely none, so that its statistics need no thought
 
 
 MODELS = {
-    "lenet_300_100": Model("lenet", 1, "fully connected 300-100 (LeCun et al. 1998; LTH section 2)"),
-    "lenet_5_caffe": Model("lenet", 1, "two 5x5 convolutions, one hidden layer (Caffe's LeNet-5)"),
+    "lenet_300_100": Model("lenet", 1, "fully connected 300-100 (LeCun et al. 1998; LTH section 2)", batchnorm=False),
+    "lenet_5_caffe": Model("lenet", 1, "two 5x5 convolutions, one hidden layer (Caffe's LeNet-5)", batchnorm=False),
     "resnet_20": Model("resnet", 1, "CIFAR ResNet of 20 layers (He et al. 2016, section 4.2)"),
     "resnet_32": Model("resnet", 1, "CIFAR ResNet of 32 layers"),
     "resnet_44": Model("resnet", 1, "CIFAR ResNet of 44 layers"),
     "resnet_56": Model("resnet", 1, "CIFAR ResNet of 56 layers"),
     "resnet_110": Model("resnet", 1, "CIFAR ResNet of 110 layers"),
-    "conv_2": Model("conv", 1, "two convolutions (LTH section 3)"),
-    "conv_4": Model("conv", 1, "four convolutions (LTH section 3)"),
-    "conv_6": Model("conv", 1, "six convolutions (LTH section 3)"),
-    "small_cnn": Model("conv", 1, "two convolutions and two linear layers for MNIST"),
+    "conv_2": Model("conv", 1, "two convolutions (LTH section 3)", batchnorm=False),
+    "conv_4": Model("conv", 1, "four convolutions (LTH section 3)", batchnorm=False),
+    "conv_6": Model("conv", 1, "six convolutions (LTH section 3)", batchnorm=False),
+    "small_cnn": Model("conv", 1, "two convolutions and two linear layers for MNIST", batchnorm=False),
     "vgg_11": Model("vgg", 1, "VGG-11 with BatchNorm for small images"),
     "vgg_13": Model("vgg", 1, "VGG-13 with BatchNorm for small images"),
     "vgg_16": Model("vgg", 1, "VGG-16 with BatchNorm for small images"),

@@ -2,13 +2,22 @@
 
 from lthbench.programs.after_training import prune_after_training
 from lthbench.programs.at_init import prune_at_init
+from lthbench.programs.instability import instability
 from lthbench.programs.run import Experiment, Run
+from lthbench.programs.soup import reprune, soup
+from lthbench.programs.transfer import transfer
 
 PROGRAMS = {"after_training": prune_after_training, "at_init": prune_at_init}
 
 
 def experiment(run: Run) -> Experiment:
     """The graph of a run, whatever its program."""
+    if run.ticket:
+        return transfer(run)
+    if run.soup.name == "instability":
+        return instability(run)
+    if len(run.copies) > 1 and run.rounds and run.pruner.program == "after_training":
+        return reprune(run) if run.soup.name == "reprune" else soup(run)
     return PROGRAMS[run.pruner.program](run)
 
 

@@ -2,69 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 from lthbench.base.errors import UserError, near
-from lthbench.base.settings import Settings, aside
+from lthbench.base.settings import Settings, aside, canonical
 from lthbench.data.sets import Augment, DataSettings
-from lthbench.engine.graph import Best, Ref, Stage, State
+from lthbench.engine.graph import Best, Ref, Stage, State, recalled
 from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
-from lthbench.models import ModelSettings
+from lthbench.evaluation.settings import Corruptions
+from lthbench.models import MODELS, ModelSettings
+from lthbench.programs.candidates import Found, Recalibration, Soup
 from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
+from lthbench.programs.retraining import UNITS, Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
 from lthbench.pruning.structure import Structure
+from lthbench.soups.settings import Recalibrate
 from lthbench.stages import init as initial
 from lthbench.stages import train as trajectory
+from lthbench.stages.average import average
 from lthbench.stages.control import control
 from lthbench.stages.evaluate import evaluate
 from lthbench.stages.prune import Pruner
+from lthbench.stages.ticket import ticket
 from lthbench.stages.train import train
-from lthbench.training.recipe import LrSchedule, Recipe
+from lthbench.training.recipe import Recipe
 
 MOST_ROUNDS = 1000
-UNITS = ("ratio", "epoch", "iteration")
-MOMENTS = ("default", "zero", "restore", "keep")
-RETRAINS = {
-    "replay": "the dense schedule from the rewinding point on",
-    "lrw": "the dense schedule from the rewinding point on, for weights that stay (learning-rate rewinding)",
-    "finetune": "the smallest learning rate of the dense schedule, constant",
-}
 SELECTS = {
     "last": "the state at the end of training",
     "best_val_loss": "the state of smallest validation loss (early stopping)",
     "best_test": "the state of best test accuracy, for papers that report it; never a fair estimate",
 }
 _BEST_BY = {"best_val_loss": "val.loss", "best_test": "test.accuracy"}
-
-
-@dataclass(frozen=True)
-class Rewind(Settings):
-    """`to`: `init`, `early` (step k) or `none`. `k` is counted in `unit`s: a ratio of training, epochs, iterations."""
-
-    to: str
-    k: float = 0.0
-    unit: str = "ratio"
-
-
-@dataclass(frozen=True)
-class Retrain(Settings):
-    """`epochs` None: the dense length less rewind.k. `lr` for finetune, None: the smallest of the dense schedule."""
-
-    name: str
-    epochs: float | None = None
-    moments: str = "default"
-    lr: float | None = None
-
-    def __post_init__(self) -> None:
-        for value, where in ((self.epochs, "retrain.epochs"), (self.lr, "retrain.lr")):
-            if value is not None and value < 0:
-                raise UserError(f"{where}: {value} is negative")
 
 
 @dataclass(frozen=True)
@@ -90,6 +66,10 @@ class Run(Settings):
     control: str
     select: str
     seed: int
+    soup: Soup = Soup()
+    recalibration: Recalibration = Recalibration()
+    corruptions: Corruptions | None = None
+    ticket: Found | None = None
     every: int | None = None
     weights: str | None = None
     weights_as: str = "dense"
@@ -99,8 +79,6 @@ class Run(Settings):
         for value, known, where in (
             (self.rewind.to, ("init", "early", "none"), "rewind.to"),
             (self.rewind.unit, UNITS, "rewind.unit"),
-            (self.retraining.name, tuple(RETRAINS), "retrain"),
-            (self.retraining.moments, MOMENTS, "retrain.moments"),
             (self.control, tuple(CONTROLS), "control"),
             (self.select, tuple(SELECTS), "select"),
             (self.weights_as, ("dense", "init"), "model.weights_as"),
@@ -115,14 +93,19 @@ class Run(Settings):
             self._check_structure(self.pruner.structure)
         if self.allocation.by_round and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
             raise UserError(f"allocation={self.allocation.name} takes a round at once: it needs pruner.rounds=1")
+        if self.corruptions and self.data.shape != (3, 32, 32):
+            raise UserError(f"robustness={self.corruptions.name} is for colour images of 32x32, not {self.data.name}'s")
         if self.select == "best_val_loss" and not self.data.validation:
             raise UserError("select=best_val_loss needs dataset.validation > 0")
         if self.select != "last" and not self.every:
             raise UserError(f"select={self.select} needs train.evaluate.every")
+        pair = self.soup.name == "instability"
+        if pair and self.pruner.program != "after_training":
+            raise UserError(f"soup=instability needs pruner.program=after_training, not {self.pruner.program}")
         if self.rounds:
             check(self)
-            if self.pruner.program == "after_training":
-                self._check_retraining()
+        if (self.rounds or pair) and self.pruner.program == "after_training":
+            self._check_retraining()
 
     def _check_rounds(self) -> None:
         target = parse_sparsity(self.sparsity)
@@ -160,19 +143,44 @@ class Run(Settings):
                 f"rewind={self.rewind.to} needs the training that made the weights; "
                 "use rewind=finetune, or model.weights_as=init"
             )
-        begin = 0 if self.rewind.to == "none" else self.rewind_step
-        if begin + self.retrain_steps > self.steps and self.retraining.name != "finetune":
-            raise UserError(f"retrain={self.retraining.name} cannot run longer than the dense training it replays")
+        for how in self.copies:
+            for number in {1, len(self.rounds) or 1}:  # only the last one may differ
+                plan = self.retrained(how, number)
+                begin = 0 if self.rewind.to == "none" else self.rewind_step
+                if begin + plan.steps > self.steps and not plan.own:
+                    raise UserError(f"retrain={how.name} cannot run longer than the dense training it replays")
         if self.retraining.moments == "restore" and self.rewind.to == "none":
             raise UserError("retrain.moments=restore needs rewind=init or early")
         if self.given_dense and self.retraining.moments == "keep":
             raise UserError("retrain.moments=keep needs the optimiser state, which model.weights does not hold")
+        if self.soup.name != "none":
+            self._check_soup()
+
+    def _check_soup(self) -> None:
+        name = self.soup.name
+        if name in ("greedy", "best") and not self.data.validation:
+            raise UserError(f"soup={name} chooses by validation images: it needs dataset.validation > 0")
+        if self.control != "none":
+            raise UserError(f"soup={name}, control={self.control}: one of them, the other none")
+        if self.select != "last":
+            raise UserError(f"select={self.select} chooses among the points of one training; soup={name} has several")
+        if name == "reprune" and len(self.rounds) > 1 and self.allocation.name == "by_kind":
+            raise UserError(
+                "soup=reprune prunes an average to an exact density: it needs another allocation than by_kind"
+            )
+        for split in self.soup.splits if name == "instability" else ():
+            if split not in ("train", *self.data.splits):
+                raise UserError(f"soup.splits: unknown '{split}'{near(split, ('train', *self.data.splits))}")
+        if self.soup.vary == "lr" and not self.retraining.own:
+            raise UserError(f"soup.vary=lr: retrain={self.retraining.name} has no learning rate of its own")
 
     # ---- what the settings mean
 
     @cached_property
     def rounds(self) -> list[Density | None]:
-        """The density after each round of pruning; None where rates by kind decide. Empty: a dense run."""
+        """The density after each round of pruning; None where rates by kind decide. Empty: nothing is pruned here."""
+        if self.ticket:
+            return []
         target = parse_sparsity(self.sparsity)
         schedule = self.schedule if self.pruner.program == "after_training" else replace(self.schedule, name="oneshot")
         if self.allocation.by_round:
@@ -198,49 +206,43 @@ class Run(Settings):
     @cached_property
     def rewind_step(self) -> int:
         """k in steps of the dense run."""
-        if self.rewind.to == "init":
-            return 0
-        per = {"ratio": self.steps, "epoch": self.steps_per_epoch, "iteration": 1}[self.rewind.unit]
-        return round(self.rewind.k * per)
+        return self.rewind.step(self.recipe, self.data.train_samples, self.steps)
 
     @cached_property
-    def steps_per_epoch(self) -> int:
-        return self.recipe.steps_per_epoch(self.data.train_samples)
+    def copies(self) -> list[Retrain]:
+        """How each copy of a round is retrained; one where nothing is averaged."""
+        return self.soup.copies(self.retraining, self.seed)
+
+    def retrained(self, how: Retrain, number: int) -> Round:
+        """What retraining means in round `number`."""
+        per_epoch = self.recipe.steps_per_epoch(self.data.train_samples)
+        k = self.rewind_step
+        plan = planned(how, self.rewind, self.recipe, self.steps, k, per_epoch, number, max(1, len(self.rounds)))
+        return replace(plan, moments="zero") if self.given_dense else plan
 
     @cached_property
-    def retrain_steps(self) -> int:
-        """How long a round retrains."""
-        if self.retraining.epochs is None:
-            return self.steps - self.rewind_step
-        return round(self.retraining.epochs * self.steps_per_epoch)
+    def first_round(self) -> Round:
+        """The first copy of the first round."""
+        return self.retrained(self.copies[0], 1)
 
     @cached_property
-    def retrain_recipe(self) -> Recipe:
-        """The dense recipe, or fine-tuning's constant learning rate."""
-        if self.retraining.name != "finetune":
-            return self.recipe
-        lr = self.retraining.lr
-        if lr is None:
-            warm = min(self.recipe.schedule.warmup, self.steps)
-            rates = {self.recipe.lr_at(s) for s in _turns(self.recipe.schedule, warm, self.steps)}
-            lr = min((rate for rate in rates if rate > 0), default=self.recipe.lr)
-        return replace(self.recipe, lr=lr, schedule=LrSchedule("constant"))
+    def recalibrate(self) -> Recalibrate | None:
+        """How BatchNorm's statistics are made anew before an evaluation and after an average; None: not at all."""
+        how = self.recalibration.how
+        if how == "default":
+            how = "sms" if self.soup.averages else "none"
+        if how == "none" or not MODELS[self.model.name].batchnorm:
+            return None
+        exact = how == "cumulative"
+        data = replace(self.data, augment=Augment()) if exact else self.data
+        return Recalibrate(how, self.recalibration.share, self.recipe.batch, data, None if exact else self.seed)
 
     @property
     def whole_steps(self) -> int:
         """How many steps the whole pipeline trains: the dense network and every round."""
-        after = self.pruner.program == "after_training"
-        return self.dense_steps + len(self.rounds) * self.retrain_steps if after else self.steps
-
-    @cached_property
-    def moments(self) -> str:
-        """Whose optimiser state retraining goes on with: `zero`, `restore` (of the rewinding point), `keep`."""
-        named = self.retraining.moments
-        if named == "default":
-            named = {"init": "zero", "early": "restore", "none": "keep"}[self.rewind.to]
-        if self.given_dense or (named == "restore" and self.rewind_step == 0):
-            return "zero"
-        return named
+        if self.pruner.program != "after_training":
+            return self.steps
+        return self.dense_steps + sum(self.retrained(self.retraining, n).steps for n in range(1, len(self.rounds) + 1))
 
     def identity(self) -> dict[str, Any]:
         """The settings that make this run what it is, spelled out; what means nothing here is left out."""
@@ -253,6 +255,14 @@ class Run(Settings):
             "prunable": self.prunable,
             "select": self.select if self.select == "last" else {"by": self.select, "every": self.every},
         }
+        if self.recalibrate:
+            said["recalibrate"] = self.recalibrate
+        if self.corruptions:
+            said["corruptions"] = self.corruptions
+        if self.ticket:
+            fresh = self.ticket.output == "fresh"
+            said |= {"initialiser": self.initialiser if fresh else None, "weights": None, "seed": self.seed}
+            return said | {"train": self.recipe, "steps": self.steps, "ticket": self.ticket}
         if not self.dense_steps and not self.rounds:  # a network as it is
             said |= {"weights": self.weights and {"sha256": self.weights}, "seed": None if self.weights else self.seed}
             return said | {"data": replace(self.data, augment=Augment()), "select": "last"}
@@ -262,30 +272,50 @@ class Run(Settings):
             said |= {"train": self.recipe.stretched(self.steps, self.whole_steps), "steps": self.whole_steps}
         elif not self.given_dense or not after or anew:
             said |= {"train": self.recipe, "steps": self.steps}
-        if not self.rounds or longer:
+        pair = self.soup.name == "instability"
+        if longer or not (self.rounds or pair):
             return said | {"weights": self.weights and {"sha256": self.weights, "as": "init"}}
-        said |= {
-            "pruner": self.pruner,
-            "allocation": self.allocation,
-            "rounds": [d and str(d) for d in self.rounds],
-            "control": self.control,
-        }
+        if self.rounds:
+            said |= {
+                "pruner": self.pruner,
+                "allocation": self.allocation,
+                "rounds": [d and str(d) for d in self.rounds],
+                "control": self.control,
+            }
         if self.allocation.name == "by_kind":
             said["rates_applied"] = self.rates_applied
         if anew and self.fresh_steps != self.steps:
             said["control_steps"] = self.fresh_steps
-        retrained = len(self.rounds) - anew if after else 0
-        if retrained:
-            end = self.rewind.to == "none" or (self.rewind_step == self.steps and retrained == 1)
-            said["retrain"] = {
-                "from": "end" if end else self.rewind_step,
-                "first": self.first,
-                "steps": self.retrain_steps,
-                "recipe": self.retrain_recipe,
-                "moments": "keep" if end and self.moments == "restore" else self.moments,
-                "batches": "its own" if self.retraining.name == "finetune" else "of the dense run",
-            }
+        if after and (pair or len(self.rounds) > anew):
+            copies = [self._said_of(how, max(1, len(self.rounds) - anew)) for how in self.copies]
+            said["retrain"] = copies[0]
+            if len(copies) > 1:
+                said |= {"retrain": sorted(copies, key=canonical), "soup": self._said_of_soup()}
         return said
+
+    def _said_of(self, how: Retrain, rounds: int) -> Any:
+        """A copy's retraining, round by round where rounds differ."""
+        end = self.rewind.to == "none" or (self.rewind_step == self.steps and rounds == 1)
+        each = []
+        for number in range(1, rounds + 1) if how.total is not None else (1,):
+            plan = self.retrained(how, number)
+            said: dict[str, Any] = {
+                "from": "end" if end else self.rewind_step,
+                "first": plan.first,
+                "steps": plan.steps,
+                "recipe": plan.recipe,
+                "moments": "keep" if end and plan.moments == "restore" else plan.moments,
+                "batches": "its own" if plan.own else "of the dense run",
+            }
+            each.append(said | ({"adapt": plan.adapt} if plan.adapt else {}))
+        return each[0] if all(canonical(one) == canonical(each[0]) for one in each) else each
+
+    def _said_of_soup(self) -> dict[str, Any]:
+        name = "uniform" if self.soup.name == "reprune" and len(self.rounds) == 1 else self.soup.name
+        said: dict[str, Any] = {"name": name, "batches": "of each copy" if self.soup.vary == "seed" else "alike"}
+        if name == "instability":
+            said |= {"points": self.soup.points, "splits": self.soup.splits}
+        return said | ({"accept": self.soup.accept} if name == "greedy" else {})
 
     # ---- pieces of programs
 
@@ -295,35 +325,48 @@ class Run(Settings):
             return initial.given(self.model, self.weights, self.weights_path)
         return initial.init(self.model, self.initialiser, self.seed)
 
-    @property
-    def first(self) -> int:
-        """The position on the dense schedule where retraining starts; a recipe of its own starts at 0."""
-        if self.retraining.name == "finetune":
-            return 0
-        return self.steps - self.retrain_steps if self.rewind.to == "none" else self.rewind_step
+    def found_ticket(self) -> Stage:
+        """The ticket as a state to train from."""
+        found = self.ticket
+        assert found is not None
+        how = self.model, found.output, self.initialiser, self.seed
+        if found.file is not None:
+            return ticket(*how, file=(found.file, found.path or ""))
+        start, mask = (recalled(text) for text in found.texts)
+        _, _, step = (found.start or "").partition("@")
+        return ticket(*how, found=(start.at(int(step)) if step else start, mask))
 
     @property
     def fresh_steps(self) -> int:
         """How long a control trains anew: as far as the ticket's own training goes on the dense schedule."""
-        replays = self.rewind.to != "none" and self.retraining.name != "finetune"
-        return self.first + self.retrain_steps if replays and self.pruner.program == "after_training" else self.steps
+        replays = self.rewind.to != "none" and not self.retraining.own
+        return self.first_round.last if replays and self.pruner.program == "after_training" else self.steps
 
-    def retrain(self, dense: Stage, net: Ref, mask: Stage, number: int) -> State:
-        """Round `number`: go back where `rewind` says and train under the mask, or as the control has altered it."""
+    def retrain(self, dense: Stage, net: Ref, mask: Stage | None, number: int, copy: int = 0) -> State:
+        """Round `number`: go back where `rewind` says and train under the mask as copy `copy` does, or as the control
+        has altered it."""
+        plan = self.retrained(self.copies[copy], number)
         start = net if self.rewind.to == "none" else trajectory.at(dense, self.rewind_step)
-        source = {"zero": None, "restore": start, "keep": net}[self.moments]
-        begin, under = self.altered(start, mask, net) if number == len(self.rounds) else (start, mask)
+        source = {"zero": None, "restore": start, "keep": net}[plan.moments]
+        begin, under = start, mask
+        if mask is not None and number == len(self.rounds):
+            begin, under = self.altered(start, mask, net)
         final = train(
             begin,
-            self.retrain_recipe,
+            plan.recipe,
             self.data,
             self.seed,
             mask=under,
             moments=source if isinstance(source, State) else None,
-            first=self.first,
-            index=(number, 0) if self.retraining.name == "finetune" else (0, 0),
+            first=plan.first,
+            index=(number if plan.own else 0, copy if self.soup.vary == "seed" else 0),
+            adapt=plan.adapt,
         )
-        return final.at(self.first + self.retrain_steps)
+        return final.at(plan.last)
+
+    def settled(self, net: Ref) -> Ref:
+        """The state as it is evaluated."""
+        return average([net], recalibrate=self.recalibrate)
 
     def altered(self, start: Ref, mask: Stage, net: Ref) -> tuple[Ref, Stage | None]:
         """Where the last training starts, and under which mask (None: the start holds its own)."""
@@ -344,11 +387,6 @@ class Run(Settings):
         return train(start, recipe, self.data, self.seed).at(self.whole_steps)
 
 
-def _turns(schedule: LrSchedule, warm: int, steps: int) -> set[int]:
-    """Steps among which the smallest learning rate after warm-up is found: ends and milestones."""
-    return {s for s in (warm, *schedule.milestones, steps - 1) if warm <= s < max(steps, warm + 1)}
-
-
 @dataclass
 class Experiment:
     """The graph of a run: its result (an `evaluate` stage, whose id names the run), what to ask for, and roles."""
@@ -356,6 +394,8 @@ class Experiment:
     run: Run
     roles: dict[str, Ref] = field(default_factory=dict)
     goals: list[Goal] = field(default_factory=list)
+    trajectory: Stage | None = None  # the last training run, whose curves a result shows
+    result: Stage = field(init=False)
 
     def add(self, role: str, ref: Ref) -> Experiment:
         """Name a stage or state by what it is in this run."""
@@ -366,25 +406,24 @@ class Experiment:
         """Ask for the evaluation of `net` (or of the selected state of its trajectory), and for the points."""
         run = self.run
         if isinstance(net, State) and isinstance(net.step, int):
+            self.trajectory = net.stage
             if run.every:
                 self.goals += [(net.stage, Points(split, run.every, net.step)) for split in run.data.splits]
             if run.select != "last":
                 self.roles["last"] = net
                 assert run.every
                 net = net.stage.at(Best(_BEST_BY[run.select], run.every, net.step))
-        self.roles["final"] = net
-        self.roles["result"] = self.result = evaluate(net, run.data, run.prunable)
+        return self.evaluate([run.settled(net)])
+
+    def evaluate(self, nets: Sequence[Ref], over: str | None = None, line: Stage | None = None) -> Experiment:
+        """Ask for the evaluation of a state, or of several together, with the line between them."""
+        self.roles["final"] = nets[0]
+        self.roles["result"] = self.result = evaluate(
+            nets, self.run.data, self.run.prunable, over, self.run.corruptions, line
+        )
         self.goals.append((self.result, Output()))
         return self
-
-    result: Stage = field(init=False)
 
     @property
     def id(self) -> str:
         return self.result.id
-
-    @property
-    def trajectory(self) -> Stage | None:
-        """The last training run, whose curves a result shows."""
-        final = self.roles["final"]
-        return final.stage if isinstance(final, State) else None

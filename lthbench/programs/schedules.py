@@ -18,11 +18,15 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class Schedule(Settings):
-    """`rate`: the share of what is left that a round removes, as exact text; `rounds` for `geometric`."""
+    """`rate`: the share of what is left that a round removes, as exact text; `rounds` for `geometric`.
+
+    `until`: how many of the rounds are run, None: all; a run that stops sooner shares them with those that do not.
+    """
 
     name: str
     rate: str = "0.2"
     rounds: int = 1
+    until: int | None = None
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -33,14 +37,20 @@ class Schedule(Settings):
             valid = False
         if not valid:
             raise UserError(f"schedule.rate: '{self.rate}' is not a number in 0 < r < 1")
-        if self.rounds < 1:
-            raise UserError(f"schedule.rounds: {self.rounds} is less than 1")
+        for name in ("rounds", "until"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"schedule.{name}: {value} is less than 1")
 
     def densities(self, target: Fraction | int) -> list[Density]:
         """The density after each round for a sparsity, or for exactly `target` rounds (`level:n`); none: dense.
 
+        Rounds after `until` are left out.
         Iterative densities are (1 - rate)^r, so that a deeper target contains the rounds of a shallower one.
         """
+        return self._all(target)[: self.until]
+
+    def _all(self, target: Fraction | int) -> list[Density]:
         stays = 1 - Fraction(self.rate)
         if isinstance(target, int):
             if self.name == "geometric":

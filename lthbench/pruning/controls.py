@@ -35,6 +35,8 @@ def other_values(name: str, start: Checkpoint, mask: Tensors, seed: int | None, 
     """
     weights, action = dict(start.weights | fresh), name.removesuffix("_signed")
     for i, (layer, kept) in enumerate(mask.items()):
+        if kept.dim() == 1:  # a mask of filters names their biases and BatchNorm entries too
+            continue
         first = start.weights[layer]
         values = first[kept]
         if action != "reinit":

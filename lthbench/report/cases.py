@@ -60,6 +60,8 @@ def pairs(claim: Claim, entries: Sequence[Entry]) -> list[Pair]:
 
 
 def _of(quantity: str, when: Place, left: Place, right: Place, entries: Sequence[Entry]) -> Iterator[Pair]:
+    if quantity == "error_barrier" and "method" not in {**when, **left}:
+        left = {"method": "dense", **left}  # of the whole network, unless it says of which
     named = {*left, *right, "method"}
     for one in _fitting({**when, **left}, entries):
         if "value" not in right:

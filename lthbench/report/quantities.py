@@ -28,9 +28,23 @@ def accuracy_at_early_stop(run: Result) -> float:
     return math.nan if point is None else 100 * _number(point["accuracy"])
 
 
+def ood_accuracy(run: Result) -> float:
+    """Mean accuracy on corrupted test images, in percent; NaN where none were looked at."""
+    found = run["metrics"].get("cifar_c")
+    return math.nan if found is None else 100 * _number(found["accuracy"])
+
+
+def error_barrier(run: Result) -> float:
+    """How far test error rises on the line between two copies above the mean of its ends, in percentage points."""
+    line = run.get("line")
+    return math.nan if line is None or "test" not in line else 100 * _number(line["test"]["barrier"])
+
+
 QUANTITIES: dict[str, tuple[str, Callable[[Result], float]]] = {
     "accuracy": ("Test accuracy in percent", accuracy),
     "accuracy_at_early_stop": ("Test accuracy in percent at the smallest validation loss", accuracy_at_early_stop),
+    "ood_accuracy": ("Accuracy in percent on corrupted test images", ood_accuracy),
+    "error_barrier": ("Test error barrier in percentage points", error_barrier),
     "early_stop_iteration": ("Iteration of smallest validation loss", early_stop_iteration),
 }
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lthbench.base.settings import Settings
+from lthbench.base.settings import Settings, later
 from lthbench.data.sets import DataSettings
 from lthbench.engine.graph import Best, Ref, Stage, State, stage
 from lthbench.engine.plan import Work
 from lthbench.engine.runner import Job, Stopped
 from lthbench.engine.store import At, Demand, Points, moments_file, progress_file, resume_file, state_file
 from lthbench.training.recipe import Recipe
+from lthbench.training.schedules import Adaptive
 
 if TYPE_CHECKING:
     from lthbench.training.checkpoint import Checkpoint
@@ -30,13 +31,18 @@ TICK_STEPS = 250  # how often progress is told and the clock is looked at
 
 @dataclass(frozen=True)
 class Train(Settings):
-    """`first` is the position on the dense schedule of the first step; `index` is (round, copy) of the streams."""
+    """`first` is the position on the dense schedule of the first step; `index` is (round, copy) of the streams.
+
+    `adapt`: the recipe's learning rate is multiplied with what the start lost to the mask, a number that is found
+    when training begins and kept with the optimiser's state.
+    """
 
     recipe: Recipe
     data: DataSettings
     seed: int
     index: tuple[int, ...]
     first: int
+    adapt: Adaptive | None = later(None)
 
 
 def train(
@@ -49,12 +55,13 @@ def train(
     moments: State | None = None,
     first: int = 0,
     index: tuple[int, int] = (0, 0),
+    adapt: Adaptive | None = None,
 ) -> Stage:
     """The training run from a state; `moments` is the state whose optimiser state it goes on with, None a fresh one.
 
     Going on from `dense.at(k)` at position k with its own moments, recipe and streams IS the dense run.
     """
-    settings = Train(recipe, data, seed, index, first)
+    settings = Train(recipe, data, seed, index, first, adapt)
     if (
         mask is None
         and isinstance(start, State)
@@ -166,19 +173,30 @@ def _begin(job: Job, s: Train) -> Trajectory:
         else:
             packed = job.store.read(job.stage.id, state_file(job.resume))
             moments = job.store.read(job.stage.id, moments_file(job.resume))[0]
-        return Trajectory(Checkpoint.unpack(packed), moments, s.recipe, stream, job.resume, s.first, job.device)
+        recipe = replace(s.recipe, lr=moments["lr"].item()) if s.adapt else s.recipe
+        return Trajectory(Checkpoint.unpack(packed), moments, recipe, stream, job.resume, s.first, job.device)
     packed_start = job.input("start")
     assert packed_start is not None
-    start = Checkpoint.unpack(packed_start)
+    start, recipe = Checkpoint.unpack(packed_start), s.recipe
     if packed_mask := job.input("mask"):
         mask = packed_mask[0]
         if job.stage.inputs["mask"].stage.inputs.get("net") != job.stage.inputs["start"]:
             mask = {name: kept for name, kept in mask.items() if not name.startswith("weights/")}  # of another state
+        if s.adapt:
+            recipe = replace(recipe, lr=recipe.lr * _adapted(s.adapt, start, mask))
         start = start.masked(mask)
     packed_moments = job.input("moments", of="moments")
     moments = dict(packed_moments[0]) if packed_moments else {}
-    moments.pop("loss", None)  # that sum belongs to the run the moments come from
-    return Trajectory(start, moments, s.recipe, stream, s.first, s.first, job.device)
+    for own in ("loss", "lr"):  # they belong to the run the moments come from
+        moments.pop(own, None)
+    return Trajectory(start, moments, recipe, stream, s.first, s.first, job.device)
+
+
+def _adapted(adapt: Adaptive, start: Checkpoint, mask: dict[str, Any]) -> float:
+    from lthbench.training.schedules import adapted
+
+    parameters = {name: start.weights[name] for name, _ in start.network().named_parameters()}
+    return adapted(adapt, parameters, start.mask, {n: kept for n, kept in mask.items() if n in parameters})
 
 
 def _measurements(missing: Iterable[Demand], first: int, resume: int | None) -> dict[int, set[str]]:
@@ -212,10 +230,18 @@ def _finite(**values: float) -> dict[str, float | None]:
     return {k: v if abs(v) < float("inf") else None for k, v in values.items()}
 
 
+def _number(value: float) -> Any:
+    import torch
+
+    return torch.tensor(value, dtype=torch.float64)
+
+
 def _save(job: Job, run: Trajectory, step: int, asked: bool) -> None:
     """Write the present state: asked for by somebody, or for resumption only."""
     tensors, meta = run.checkpoint(copy=False).pack()
     moments = run.moments(copy=False)
+    if job.stage.settings.adapt:  # type: ignore[attr-defined]
+        moments["lr"] = _number(run.recipe.lr)
     if asked:
         job.store.write(job.stage, moments_file(step), moments, {})  # before the state: see resumable()
         job.store.write(job.stage, state_file(step), tensors, meta)

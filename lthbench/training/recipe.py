@@ -27,8 +27,9 @@ def one_of(value: str, words: tuple[str, ...], where: str) -> None:
 class LrSchedule(Settings):
     """The learning rate as a function of the step; steps are optimiser steps.
 
-    Warm-up rises linearly from 0; then `constant`, `step` (times gamma from each milestone on), `cosine` or
-    `linear` (to 0 at step `total`).
+    Warm-up rises from 0, linearly or as half a `cosine`; then `constant`, `step` (times gamma from each milestone
+    on), `cosine` or `linear` (to `floor` at step `total`), or `compressed`: the schedule `of` a training of `length`
+    steps, its own warm-up at full rate, in the steps that are left of `total`.
     """
 
     kind: str
@@ -36,17 +37,27 @@ class LrSchedule(Settings):
     gamma: float = 0.1
     warmup: int = 0
     total: int = 0
+    rise: str = later("linear")
+    floor: float = later(0.0)
+    of: LrSchedule | None = later(None)
+    length: int = later(0)
 
     def factor(self, step: int) -> float:
         """What the base learning rate is multiplied with at `step` (0 for the first)."""
         if step < self.warmup:
-            return step / self.warmup
+            risen = step / self.warmup
+            return risen if self.rise == "linear" else (1 - math.cos(math.pi * risen)) / 2
         if self.kind == "step":
             return self.gamma ** sum(step >= m for m in self.milestones)
         if self.kind == "constant":
             return 1.0
-        done = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
-        return (1 + math.cos(math.pi * done)) / 2 if self.kind == "cosine" else 1 - done
+        rest = max(1, self.total - self.warmup)
+        if self.of is not None:
+            position = min((step - self.warmup) * self.length // rest, self.length - 1)
+            return 1.0 if position < self.of.warmup else self.of.factor(position)
+        done = min(1.0, (step - self.warmup) / rest)
+        left = (1 + math.cos(math.pi * done)) / 2 if self.kind == "cosine" else 1 - done
+        return self.floor + (1 - self.floor) * left
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,8 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         one_of(self.optimizer, OPTIMIZERS, "train.optimizer")
         one_of(self.precision, PRECISIONS, "train.precision")
-        one_of(self.schedule.kind, SCHEDULES, "train.schedule.kind")
+        if self.schedule.of is None:  # which only a retraining has
+            one_of(self.schedule.kind, SCHEDULES, "train.schedule.kind")
         one_of(self.decay, ("all", "weights"), "train.decay")
         if self.batch < 1:
             raise UserError(f"train.batch: {self.batch} is less than 1")

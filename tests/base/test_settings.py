@@ -140,7 +140,17 @@ RECIPE = Recipe("sgd", 0.1, 128, LrSchedule("step", (80, 120)), momentum=0.9)
 CHANGES = [  # for each kind of settings: one other value for every field that names a result
     (
         LrSchedule("step", (80,)),
-        {"kind": "cosine", "milestones": (81,), "gamma": 0.2, "warmup": 1, "total": 5},
+        {
+            "kind": "cosine",
+            "milestones": (81,),
+            "gamma": 0.2,
+            "warmup": 1,
+            "total": 5,
+            "rise": "none",
+            "floor": 0.1,
+            "of": LrSchedule("constant"),
+            "length": 7,
+        },
     ),
     (
         RECIPE,

@@ -20,6 +20,7 @@ MISSPELT = {  # group: (what is said, what is meant)
     "pruner": ("magnitud", "magnitude"),
     "retrain": ("fintune", "finetune"),
     "rewind": ("erly", "early"),
+    "robustness": ("cifr_c", "cifar_c"),
     "scale": ("smok", "smoke"),
     "schedule": ("iteratve", "iterative"),
     "soup": ("nne", "none"),

@@ -35,6 +35,9 @@ NEEDS = {  # what an option cannot do without
     "allocation=given": ["allocation.layers={linear:0.1,output:0.5}"],
     "allocation=threshold": ["sparsity=level:2"],
     "structure=nm": ["sparsity=0.5"],
+    "robustness=cifar_c": ["dataset=cifar10"],
+    "soup=best": ["dataset.validation=100"],
+    "soup=greedy": ["dataset.validation=100"],
 }
 
 

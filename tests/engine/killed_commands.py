@@ -42,7 +42,7 @@ def kill_at_write(left: int) -> None:
 
 torch.set_num_threads(1)
 with composer(None) as compose:
-    experiments = expand(compose, sys.argv[1:], multirun=False).experiments
+    experiments = expand(compose, sys.argv[1:], multirun=True).experiments
 for experiment in experiments:
     load(experiment.run.data)
 for line in sys.stdin:

@@ -15,7 +15,7 @@ from lthbench.engine.runner import Listener, Outcome, Runner
 from lthbench.engine.store import Store
 from lthbench.models import ModelSettings
 from lthbench.programs import Experiment, Run, experiment
-from lthbench.programs.run import Retrain, Rewind
+from lthbench.programs.retraining import Retrain, Rewind
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CriterionSettings
@@ -42,6 +42,11 @@ def small(
     epochs: float | None = None,
     moments: str = "default",
     lr: float | None = None,
+    warmup: float | None = None,
+    weight_decay: float | None = None,
+    budget: int = 1,
+    total: float | None = None,
+    share: str = "round",
     schedule: str = "oneshot",
     rate: str = "0.2",
     rounds: int = 1,
@@ -65,7 +70,9 @@ def small(
         "schedule": Schedule(schedule, rate, rounds),
         "sparsity": sparsity,
         "rewind": Rewind(rewind if rewind in ("init", "early") else "none", k, unit),
-        "retraining": Retrain(retrain or RETRAIN[rewind], epochs, moments, lr),
+        "retraining": Retrain(
+            retrain or RETRAIN[rewind], epochs, moments, lr, warmup, weight_decay, budget, total, share
+        ),
         "control": "none",
         "select": "last",
     }

@@ -50,10 +50,10 @@ def nothing_is_half_written(root):
 class Commands:
     """A command run in children of one process that has everything imported: what takes time is the computing."""
 
-    def __init__(self):
+    def __init__(self, *words):
         script = Path(__file__).with_name("killed_commands.py")
         self.process = subprocess.Popen(
-            [sys.executable, str(script), *WORDS, "train.epochs=6"],
+            [sys.executable, str(script), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -70,7 +70,7 @@ class Commands:
 
 @pytest.fixture(scope="module")
 def commands():
-    made = Commands()
+    made = Commands(*WORDS, "train.epochs=6")
     yield made
     made.process.stdin.close()
     made.process.wait(timeout=60)

@@ -62,7 +62,7 @@ def test_it_waits_for_the_living_as_long_as_its_patience(tmp_path):
         ).run(graph(RUN).goals)
     finally:
         other.close()
-    assert stage in outcome.waiting
+    assert outcome.waiting == {stage}
     assert not outcome.failed
     assert not outcome.computed
 

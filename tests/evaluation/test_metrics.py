@@ -42,7 +42,7 @@ def by_hand(module, name):
 def test_accuracy_and_loss_are_their_definitions(name):
     made = measure(net(), split(DATA, name), per_class=True)
     accuracy, loss, classes = by_hand(net(), name)
-    assert set(made) == {"accuracy", "loss", "per_class"}
+    assert set(made) == {"accuracy", "loss", "per_class", "worst_class", "ece"}
     assert made["accuracy"] == accuracy
     assert math.isclose(made["loss"], loss, rel_tol=1e-5)
     assert np.allclose(made["per_class"], classes)

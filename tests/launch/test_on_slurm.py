@@ -10,6 +10,7 @@ import os
 
 import pytest
 from launch.conftest import LARGEST_ARRAY, costs, results, states
+from tracking.offline_files import kept, table
 
 from lthbench.engine.claims import Claims
 
@@ -276,3 +277,26 @@ def test_a_folder_of_another_version(clean, shell, tmp_path):
         said = shell(command)
         assert (said.code, said.err.count("\n")) == (2, 1) or "Grid:" in said.err
         assert "was written by lthbench 0.0.1; submit the command again" in said.err
+
+
+def test_a_run_preempted_twice_is_one_whole_run_in_wandb(clean, shell, tmp_path):
+    out = tmp_path / "o"
+    said = shell(f"{LONG} train.evaluate.every=5 {SLURM} out=o tracking=wandb", WANDB_MODE="offline")
+    job = said.jobs[0] + "_0"
+    for times in (1, 2):
+        clean.until(lambda times=times: len(list(out.glob("wandb/offline-run-*"))) == times)
+        clean.say("scontrol", "requeue", job)  # as a preemption does
+        clean.until(lambda times=times: clean.shown(job, "Restarts") == str(times))
+    clean.until(clean.idle)
+    (ident,) = results(out)
+    parts = kept(out, ident)
+    assert [(part.exit_code, part.preempting) for part in parts] == [(85, True), (85, True), (0, False)]
+    assert {(part.run.run_id, part.run.run_group) for part in parts} == {(ident, "grid")}
+    assert all(part.config["id"] == ident for part in parts)
+    steps = [row["step"] for part in parts for row in part.rows]
+    curves = json.loads((out / "runs" / f"{ident}.json").read_text())["curves"]
+    assert steps == sorted({int(step) for points in curves.values() for step in points}), "each once, and none left out"
+    assert table(out, parts[-1], "layers")[0] == ["layer", "kept", "total"]
+    assert parts[-1].summary["test/accuracy"] == results(out)[ident][1]["test"]["accuracy"]
+    boards = [p for p in out.glob("wandb/offline-run-*") if ident not in p.name]
+    assert len(boards) == 1, "the leaderboard"

@@ -23,7 +23,7 @@ from lthbench.launch.slurm_state import states as seen
 from lthbench.launch.slurm_state import underway
 from lthbench.programs import Run, experiment
 
-GRID = ["rewind=init,lr", "sparsity=0.5,0.8", "seed=0", "scale=smoke", "-m"]
+GRID = ["rewind=init,lr", "sparsity=0.5,0.8", "seed=0", "scale=smoke", "scale.steps=4", "-m"]
 DRY = ["launcher=slurm", "launcher.dry_run=true", "launcher.pack_steps=24"]
 
 
@@ -160,6 +160,8 @@ def test_what_the_queue_says_and_what_the_elements_say(tmp_path):
         (folder / "state" / f"{number}.json").write_text(json.dumps(value))
     assert said() == [("done", ""), ("running", ""), ("requeued", "because 2"), ("lost", "cancelled" + lost)]
     assert [other.job for other in underway([submission], known)] == ["72_0", "73_0"]
+    known["73", 1] = ("FAILED", "NonZeroExitCode")
+    assert said()[3] == ("lost", "because 3")
     unknown = [each.state for each in seen(submission, None)]
     assert unknown == ["done", "lost", "failed", "lost"]
 

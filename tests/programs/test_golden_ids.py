@@ -7,6 +7,8 @@ what really changed.
 
 import pytest
 from engine.small_runs import small, stages
+from programs.test_instability import pair
+from programs.test_soups import souped
 
 from lthbench.programs import experiment
 
@@ -16,6 +18,8 @@ KINDS = {
     "prune": "e223b52a91fdeabb4d138f2de6c936e8",
     "evaluate": "da7f996524e5e038ee3fa094ffc6a6ae",
     "control": "48a4688aecd01d8af3cb9097699753b6",
+    "average": "e93a7b297cc606cc0d9b16590f34c951",
+    "connect": "b2ccbd027e05aa1ead0aa58116b49435",
 }
 PROGRAMS = {
     "iterative": (small("init", "0.9", schedule="iterative"), "c271d1901eb87904561f5135c3dfb5a2"),
@@ -41,12 +45,25 @@ PROGRAMS = {
     "at initialisation": (small(program="at_init"), "05c8659a4cee21da7382af2f8e33e28f"),
     "dense": (small(sparsity="0"), "bf7e37cfa204c4f9a1b6cac7249cc965"),
     "given weights": (small("finetune", weights="a" * 64), "fc9dec9a54d178da5d0f2c7b0da13340"),
+    "uniform soup": (souped("uniform", rounds=2), "ad5ee251a046b21475c04763a006aed8"),
+    "greedy soup": (souped("greedy", rounds=2), "c03b1e4132ae4f1011b707f2589862db"),
+    "best soup": (souped("best", rounds=2), "44c6b5e9424b4742228fedda8ff0cf6a"),
+    "mean soup": (souped("mean", rounds=2), "be8c2d1d9a4c0863cc2c63cd52803988"),
+    "ensemble soup": (souped("ensemble", rounds=2), "faf0ccf5cfe4329cf2cd307cdf875e7e"),
+    "reprune soup": (souped("reprune", rounds=2), "573ea9f6f290fcfe3df590d410fb68b1"),
+    "instability": (pair(), "139595ef20e1aba61816c828a9bc6f79"),
+    "slr": (small("lr", "0.9", retrain="slr"), "535ce95274a659cab6c1ba1e8f78ab8a"),
+    "clr": (small("lr", "0.9", retrain="clr"), "bd82392891c6267dda829b35262d8959"),
+    "llr": (small("lr", "0.9", retrain="llr"), "9bd40df2de1ac5cddb90b8015d8aec18"),
+    "allr": (small("lr", "0.9", retrain="allr"), "ba84c4457a411762f765b8a5568ce555"),
+    "cosine": (small("lr", "0.9", retrain="cosine"), "f811627a00c3ad467ee107aa4c248535"),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_id_of_a_kind(kind):
-    assert stages(small(control="shuffle" if kind == "control" else "none"), kind=kind)[0].id == KINDS[kind]
+    runs = {"average": souped(rounds=2), "connect": pair(), "control": small(control="shuffle")}
+    assert stages(runs.get(kind, small()), kind=kind)[0].id == KINDS[kind]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -158,7 +158,7 @@ def test_learning_rates(rates):
 
 def test_equal_k_is_equal_budget(rates):
     assert {len(rates[name]) for name in ("early", "lr", "finetune")} == {STEPS - K}
-    assert small("init", k=0.25).retrain_steps == STEPS  # whatever k is said
+    assert small("init", k=0.25).first_round.steps == STEPS  # whatever k is said
 
 
 def test_retraining_longer_than_the_dense_run():
@@ -167,11 +167,11 @@ def test_retraining_longer_than_the_dense_run():
         with pytest.raises(UserError, match="cannot run longer than the dense training"):
             small(rewind, epochs=3)
     for rewind in ("init", "lr"):
-        assert small(rewind, epochs=2).retrain_steps == STEPS
+        assert small(rewind, epochs=2).first_round.steps == STEPS
     with pytest.raises(UserError, match="cannot run longer than the dense training"):
         small("early", epochs=2)  # from k = 10 on, 30 steps are left
-    assert small("early", epochs=1).first == 10
-    assert small("finetune", epochs=3).retrain_steps == 60
+    assert small("early", epochs=1).first_round.first == 10
+    assert small("finetune", epochs=3).first_round.steps == 60
 
 
 def test_retraining_shorter_replays_the_end_of_the_schedule():
@@ -191,8 +191,8 @@ def test_a_rewinding_point_outside_training(k):
 def test_fine_tuning_takes_the_smallest_rate_of_the_dense_schedule(schedule):
     recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, kind=schedule, warmup=4, total=STEPS))
     smallest = min(rate for rate in map(recipe.lr_at, range(4, STEPS)) if rate > 0)
-    assert small("finetune", recipe=recipe).retrain_recipe.lr == smallest
-    assert small("finetune", recipe=recipe, lr=0.5).retrain_recipe.lr == 0.5
+    assert small("finetune", recipe=recipe).first_round.recipe.lr == smallest
+    assert small("finetune", recipe=recipe, lr=0.5).first_round.recipe.lr == 0.5
 
 
 def test_the_control_keeps_the_mask_and_no_weight(tmp_path):

@@ -4,23 +4,49 @@ import itertools
 import random
 from dataclasses import replace
 
-from engine.small_runs import RECIPE, STEPS, small
+from engine.small_runs import MODEL, RECIPE, STEPS, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
+from lthbench.models import ModelSettings
 from lthbench.programs import experiment
+from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.controls import CONTROLS
 from lthbench.training.recipe import LrSchedule
 
+RESNET = ModelSettings.of("resnet_20", {"width": 0.25}, MODEL.shape, MODEL.classes)
 CONSTANT = replace(RECIPE, schedule=LrSchedule("constant"))
 CHOICES = {
     "rewind": ["init", "early", "lr", "finetune"],
     "sparsity": ["0.36", "0", "0.2", "0.360", "level:0", "level:1", "level:2", "1/2"],
     "k": [0.25, 0.0, 0.5, 1.0, 10.0],
     "unit": ["ratio", "epoch", "iteration"],
-    "retrain": [None, "replay", "lrw", "finetune"],
+    "retrain": [None, "replay", "lrw", "finetune", "llr", "slr", "allr"],
+    "warmup": [None, 0.1, 0.0],
+    "weight_decay": [None, 1e-4, 5e-4],
+    "budget": [1, 2],
+    "total": [None, 2, 3],
+    "share": ["round", "total"],
+    "soup": [
+        Soup(),
+        Soup("uniform", 1),
+        Soup("uniform", 2),
+        Soup("reprune", 2),
+        Soup("greedy", 2, accept="gt"),
+        Soup("greedy", 2),
+        Soup("mean", 2),
+        Soup("instability", 2),
+        Soup("instability", 2, points=9),
+        Soup("uniform", 2, "weight_decay", (1e-4, 5e-4)),
+        Soup("uniform", 2, "weight_decay", (5e-4, 1e-4)),
+        Soup("uniform", 2, "retrain_length", (1, 1)),
+        Soup("uniform", 2, "lr", (), (0.01, 0.1)),
+        Soup("uniform", 2, "retrain_schedule", ("llr", "cosine")),
+    ],
+    "recalibration": [Recalibration(), Recalibration("sms"), Recalibration("cumulative")],
+    "model": [MODEL, RESNET],
     "epochs": [None, 1, 1.5],
     "moments": ["default", "zero", "restore", "keep"],
     "lr": [None, 0.001, 0.1],
@@ -48,7 +74,7 @@ def names(words):
         run = small(**words)
     except UserError:
         return None
-    if run.given_dense and run.rounds and run.pruner.program == "after_training" and not run.first:
+    if run.given_dense and run.rounds and run.pruner.program == "after_training" and not run.first_round.first:
         return None  # given weights, pruned once and trained for the whole schedule: the same run as at initialisation
     return experiment(run).id, canonical(run.identity())
 

@@ -12,6 +12,7 @@ from lthbench.base.errors import UserError
 from lthbench.models import ModelSettings
 from lthbench.models.initialise import fresh
 from lthbench.pruning.allocation import Allocation
+from lthbench.pruning.controls import other_values
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
@@ -179,3 +180,13 @@ def test_what_cannot_be_is_refused(structure, net, why):
     with pytest.raises(UserError) as refusal:
         possible(structure, net.to("meta"), shape, prunable(net, "weights"))
     assert str(refusal.value) == why
+
+
+@pytest.mark.parametrize("name", ["reshuffle", "constant", "constant_signed", "reinit_signed"])
+def test_other_initial_values_leave_batchnorm_alone(name):
+    """Its scales are all 1: of a standard deviation of 0 a constant would silence every channel."""
+    net = dense()
+    mask = prune(net, MAGNITUDE, UNIFORM, "weights", Density(Fraction(1, 2)), structure=FILTER)
+    assert any(m.dim() == 1 for m in mask.values())
+    made = other_values(name, net, mask, 0, {})
+    assert all(torch.equal(made[n], net.weights[n]) for n in net.weights if net.weights[n].dim() < 2)

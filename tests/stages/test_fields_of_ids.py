@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from dataclasses import replace
 
 import pytest
 from engine.small_runs import DATA, MODEL, RECIPE
@@ -9,21 +10,31 @@ from engine.small_runs import DATA, MODEL, RECIPE
 from lthbench.base.settings import Settings
 from lthbench.data.sets import Augment, DataSettings, Normalise
 from lthbench.engine.graph import stage
+from lthbench.evaluation.settings import Corruptions
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.scoring import Scoring
+from lthbench.soups.settings import Recalibrate
+from lthbench.stages.average import Average
+from lthbench.stages.connect import Connect
 from lthbench.stages.evaluate import Evaluate, evaluate
 from lthbench.stages.init import Init, given, init
 from lthbench.stages.prune import Prune
 from lthbench.stages.train import Train, train
+from lthbench.training.recipe import LrSchedule
+from lthbench.training.schedules import Adaptive
 
 FILE = DataSettings("own.npz", "abc", Normalise("image"), Augment(), 5, 0, (1, 8, 8), 10, 1437, "data", False)
+COMPRESSED = LrSchedule("compressed", warmup=2, total=20, rise="cosine", floor=0.1, of=LrSchedule("step"), length=9)
 SETTINGS = [
     Init(MODEL, "pytorch", 0, 0, None, None),
     Train(RECIPE, FILE, 0, (0, 0), 0),
     Prune(CriterionSettings("magnitude", 1, {}, None), Allocation("by_kind", {"conv": "1/5"}), "weights", "1/2", None),
     Prune(CriterionSettings("snip", 1, {}, None), Allocation("global", {}), "weights", "1/2", None, Scoring(data=FILE)),
-    Evaluate(FILE, "weights"),
+    Evaluate(FILE, "weights", "mean", Corruptions("cifar_c", "computed")),
+    Train(replace(RECIPE, schedule=COMPRESSED), FILE, 0, (1, 2), 0, Adaptive("round", 0.5)),
+    Connect(FILE, ("test",), 30, Recalibrate("sms", 1.0, 60, FILE, 0)),
+    Average("greedy", Recalibrate("sms", 1.0, 60, FILE, 0), FILE, "ge"),
 ]
 
 
@@ -73,7 +84,13 @@ def test_a_field_is_in_the_id_unless_it_is_set_aside(path):
 def test_only_places_and_means_are_set_aside():
     apart = {path.split(".", 1)[1] for path, (_, apart, _) in CASES.items() if apart}
     assert "Init.path" in apart
-    assert apart <= {"Init.path", "DataSettings.root", "DataSettings.download", "DataSettings.workers"}
+    assert apart <= {
+        "Init.path",
+        "DataSettings.root",
+        "DataSettings.download",
+        "DataSettings.workers",
+        "Corruptions.root",
+    }
 
 
 def test_how_one_scores_is_in_the_id_unless_it_is_one_look_at_the_weights():
@@ -106,5 +123,5 @@ def test_where_weights_lie_is_no_matter_but_what_they_are():
 def test_augmentation_is_no_matter_to_an_evaluation():
     net = train(init(MODEL, "pytorch", 0), RECIPE, DATA, 0).at(40)
     flipped = dataclasses.replace(DATA, augment=Augment(pad=1, flip=True))
-    assert evaluate(net, flipped, "weights") is evaluate(net, DATA, "weights")
+    assert evaluate([net], flipped, "weights") is evaluate([net], DATA, "weights")
     assert train(net, RECIPE, flipped, 0) is not train(net, RECIPE, DATA, 0)

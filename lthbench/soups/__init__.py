@@ -1,0 +1,1 @@
+"""Averages of networks (model soups), choosing among them, and BatchNorm's statistics afterwards."""

@@ -1,0 +1,77 @@
+"""A ticket that was found elsewhere: its initial weights and its mask, in a network for another task.
+
+Morcos et al. 2019 (arXiv 1906.02773): the output layer is no part of a ticket, it is drawn anew and not pruned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lthbench.base.settings import Settings, aside
+from lthbench.engine.graph import Ref, Stage, stage
+from lthbench.engine.runner import Job
+from lthbench.engine.store import Store, state_file
+from lthbench.models import ModelSettings, digest
+
+KIND, VERSION = "ticket", 1
+OUTPUTS = ("fresh", "kept")
+
+
+@dataclass(frozen=True)
+class Ticket(Settings):
+    """`file`: the sha256 of a state's file, which lies at `path`; None: the inputs are the ticket.
+
+    `output`: the output layer is `fresh`, drawn by initialiser and seed (None where it is `kept`).
+    """
+
+    model: ModelSettings
+    output: str
+    initialiser: str | None
+    seed: int | None
+    file: str | None
+    path: str | None = aside()
+
+
+def ticket(
+    model: ModelSettings,
+    output: str,
+    initialiser: str,
+    seed: int,
+    found: tuple[Ref, Stage] | None = None,
+    file: tuple[str, str] | None = None,
+) -> Stage:
+    """The ticket as a state to train from: `found` is (initial state, mask), `file` (sha256, path)."""
+    fresh = output == "fresh"
+    sha256, path = file or (None, None)
+    settings = Ticket(model, output, initialiser if fresh else None, seed if fresh else None, sha256, path)
+    inputs: dict[str, Ref] = {"start": found[0], "mask": found[1]} if found else {}
+    return stage(KIND, VERSION, settings, inputs)
+
+
+def compute(job: Job) -> None:
+    """Write the checkpoint, its mask applied."""
+    job.store.write(job.stage, "out.safetensors", *made(job.stage, job.store).pack())
+
+
+def made(what: Stage, store: Store) -> Any:
+    """The ticket's checkpoint. Raises UserError naming the first tensor that does not fit."""
+    from lthbench.models.transplant import transplanted
+    from lthbench.training.checkpoint import Checkpoint
+
+    s = what.settings
+    assert isinstance(s, Ticket)
+    if s.path is not None:
+        if digest(s.path, "ticket") != s.file:
+            raise ValueError(f"'{s.path}' has changed since the run was planned")
+        from lthbench.models.transplant import read_state
+
+        weights, mask = read_state(s.path)
+    else:
+        start = what.inputs["start"]
+        name = "out.safetensors" if isinstance(start, Stage) else state_file(start.step)
+        weights = Checkpoint.unpack(store.read(start.stage.id, name)).weights
+        mask = store.read(what.inputs["mask"].stage.id, "out.safetensors")[0]
+    fresh = None if s.initialiser is None or s.seed is None else (s.initialiser, s.seed)
+    net, kept = transplanted(s.model, weights, mask, fresh)
+    return Checkpoint(s.model, net).masked(kept)

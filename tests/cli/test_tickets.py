@@ -1,0 +1,76 @@
+"""A ticket that was found on one task, trained on another, by the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lthbench.engine.store import Store
+from lthbench.training.checkpoint import Checkpoint
+
+FOUND = "rewind=early rewind.k=5 rewind.unit=iteration sparsity=level:2 train.epochs=1 model.width=0.1 jobs=1"
+TRAINED = "model.width=0.1 train.epochs=1 jobs=1"
+
+
+def result(said):
+    return json.loads(Path(said.out.splitlines()[-2]).read_text())
+
+
+def state(ref):
+    ident, _, step = ref.partition("@")
+    name = f"s{int(step):09d}.safetensors" if step else "out.safetensors"
+    return Checkpoint.unpack(Store("results/out/store").read(ident, name))
+
+
+def test_a_ticket_goes_to_another_optimiser_and_another_data_set(run, refused, here):
+    found = result(run(FOUND))
+    dense = found["stages"]["dense"].partition("@")[0]
+    mask = Store("results/out/store").read(found["stages"]["mask 2"], "out.safetensors")[0]
+
+    said = run(f"ticket={found['id'][:10]} train.optimizer=sgd {TRAINED} seed=1")
+    assert said.code == 0, said.err
+    moved = result(said)
+    ticket = state(moved["stages"]["ticket"])
+    start = state(f"{dense}@5")
+    for name in ("fc1.weight", "fc2.weight"):
+        assert torch.equal(ticket.mask[name], mask[name])
+        assert torch.equal(ticket.weights[name], start.weights[name] * mask[name])
+    assert "fc3.weight" not in ticket.mask and not torch.equal(
+        ticket.weights["fc3.weight"], start.weights["fc3.weight"]
+    )
+    final = state(moved["stages"]["final"])
+    assert (
+        not any(final.weights[n][~kept].any() for n, kept in final.mask.items())
+        and final.mask.keys() == ticket.mask.keys()
+    )
+    assert moved["config"]["ticket"]["start"] == f"{dense}@5" and moved["config"]["train"]["optimizer"] == "sgd"
+    assert "pruner" not in moved["config"]
+
+    kept = result(run(f"ticket={found['id']} ticket_output=kept {TRAINED} seed=1"))
+    assert state(kept["stages"]["ticket"]).mask.keys() == mask.keys()
+
+    images, labels = np.random.default_rng(0).integers(0, 255, (60, 8, 8), np.uint8), np.arange(60, dtype=np.uint8) % 7
+    np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    other = f"dataset=npz dataset.name=mine.npz {TRAINED} train.batch=20"
+    assert result(run(f"ticket={found['id']} {other}"))["metrics"]["test"]["accuracy"] >= 0
+    assert run(f"plan ticket={found['id']} {other}").code == 0
+    final_file = Store("results/out/store").folder(found["stages"]["final"].partition("@")[0])
+    path = next(final_file.glob("s*.safetensors"))
+    assert result(run(f"ticket={path} {other}"))["config"]["ticket"]["file"]
+
+    (here / "other.safetensors").write_bytes(b"no")
+    dropped = "ticket: 'fc3.bias' is (10,) in the ticket, (7,) in lenet_300_100; "
+    dropped += "ticket_output=fresh draws the output layer anew"
+    for words, message in (
+        (f"ticket={found['id']} ticket_output=kept {other}", dropped),
+        ("ticket=zzz", "no result begins with 'zzz' in 'results/out/runs'"),
+        (f"ticket={moved['id']}", f"ticket: result {moved['id'][:8]} is no ticket: it needs a mask, and weights that "
+         "went back to init or an early step"),
+        (f"ticket={found['id']} ticket_output=frsh", "ticket_output: unknown choice 'frsh'; did you mean 'fresh'?"),
+        ("ticket=none.safetensors", "ticket: no file 'none.safetensors'"),
+    ):  # fmt: skip
+        assert refused(words) == message
+    assert refused(f"ticket=other.safetensors {other}").startswith(
+        "ticket: 'other.safetensors' is no safetensors file:"
+    )
