@@ -53,13 +53,16 @@ class Results:
 
     def older(self, experiment: Experiment) -> list[Result]:
         """Results with the settings of an experiment and another name: other versions of a part have computed them."""
-        return self._older.get(_apart(json.loads(canonical(experiment.run.identity()))), [])
+        config = json.loads(canonical(experiment.run.identity()))
+        alike = self._alike.get(_brief(config), [])
+        return [result for result in alike if _apart(result["config"]) == _apart(config)] if alike else []
 
     @cached_property
-    def _older(self) -> dict[str, list[Result]]:
-        found: dict[str, list[Result]] = {}
+    def _alike(self) -> dict[tuple[Any, ...], list[Result]]:
+        """Results by what is quickly told of them: few are looked at closely."""
+        found: dict[tuple[Any, ...], list[Result]] = {}
         for result in self.everything:
-            found.setdefault(_apart(result["config"]), []).append(result)
+            found.setdefault(_brief(result["config"]), []).append(result)
         return found
 
     def _one(self, paths: Sequence[Path]) -> Result | None:
@@ -79,6 +82,11 @@ class Results:
             if len(self._passed_over) <= SHOWN:
                 self.remarks.append(f"passed over: {error}")
             return None
+
+
+def _brief(config: Result) -> tuple[Any, ...]:
+    pruner = config.get("pruner", {}).get("criterion", {}).get("name")
+    return config["model"]["name"], config["data"]["name"], config.get("seed"), config.get("steps"), pruner
 
 
 def _apart(config: Result) -> str:
