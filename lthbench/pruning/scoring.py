@@ -47,8 +47,11 @@ class Scoring(Settings):
         for name in ("rounds", "batches", "batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"pruner.{name}: {getattr(self, name)} is less than 1")
+        if self.per_class < 0:
+            raise UserError(f"pruner.per_class: {self.per_class} is negative")
         if self.data is not None and self.asked > self.data.train_samples:
-            raise UserError(f"pruner.batch: {self.asked} images are asked for, {self.data.train_samples} are there")
+            word = "per_class" if self.per_class else "batch"
+            raise UserError(f"pruner.{word}: {self.asked} images are asked for, {self.data.train_samples} are there")
 
     @property
     def asked(self) -> int:

@@ -206,7 +206,7 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
     (Allocation("smart_ratio", {}, linear="0.3"), {"linear": "0.4", "vgg": True}),
     (
         CriterionSettings("random", 1, {}, 3),
-        {"name": "magnitude", "version": 2, "args": {"power": 2}, "seed": None},
+        {"name": "magnitude", "version": 2, "args": {"power": 2}, "seed": None, "source": "a" * 64},
     ),
 ]
 PARTLY = {Augment, DataSettings, Allocation}  # whose fields are shared between the cases above

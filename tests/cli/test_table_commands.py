@@ -133,5 +133,5 @@ def test_results_that_are_something_else_are_refused_by_name(run: Command, here:
     old = json.loads(results[0].read_text()) | {"schema": 0}
     results[0].write_text(json.dumps(old))
     said = run("report table=snip_batch scale=smoke out=out")
-    assert (said.code, said.err.count("\n")) == (2, 1)
-    assert f"'{results[0].relative_to(here)}' is no result of schema 1" in said.err
+    assert said.code == 0
+    assert f"passed over: '{results[0].relative_to(here)}' is no result of schema 1" in said.err

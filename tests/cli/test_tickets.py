@@ -53,7 +53,9 @@ def test_a_ticket_goes_to_another_optimiser_and_another_data_set(run, refused, h
     images, labels = np.random.default_rng(0).integers(0, 255, (60, 8, 8), np.uint8), np.arange(60, dtype=np.uint8) % 7
     np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     other = f"dataset=npz dataset.name=mine.npz {TRAINED} train.batch=20"
-    assert result(run(f"ticket={found['id']} {other}"))["metrics"]["test"]["accuracy"] >= 0
+    said = run(f"ticket={found['id']} {other}")
+    assert said.code == 0, said.err
+    assert result(said)["metrics"]["test"]["accuracy"] >= 0
     assert run(f"plan ticket={found['id']} {other}").code == 0
     final_file = Store("results/out/store").folder(found["stages"]["final"].partition("@")[0])
     path = next(final_file.glob("s*.safetensors"))

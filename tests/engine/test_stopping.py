@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from engine.small_runs import Log, compute, contents, graph, small
@@ -70,9 +69,7 @@ def test_it_waits_for_the_living_as_long_as_its_patience(tmp_path):
 def test_it_waits_longer_for_one_that_may_be_dead_and_takes_over(tmp_path):
     _, other = held(tmp_path, "elsewhere")
     other._stop.set()  # it dies without a word: its heart stands still
-    for thread in threading.enumerate():
-        if thread.name == "claims":
-            thread.join()
+    other._beating.join()
     outcome = Runner(
         Store(tmp_path),
         KINDS,

@@ -130,20 +130,21 @@ def test_terminal_shows_the_best_of_each_column_and_no_label_as_markup(small):
 
 def test_files(small, tmp_path):
     paths = write.write(small, tmp_path / "pages")
-    assert [p.name for p in paths] == ["small.md", "small.csv", "small.png", "small.cost.csv"]
+    assert [p.name for p in paths] == ["small.md", "small.csv", "small.tex", "small.png", "small.cost.csv"]
     assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == [
         "small.cost.csv",
         "small.csv",
         "small.md",
         "small.png",
+        "small.tex",
     ]
-    assert paths[2].read_bytes().startswith(b"\x89PNG")
-    assert plot(small) == paths[2].read_bytes()
+    assert paths[3].read_bytes().startswith(b"\x89PNG")
+    assert plot(small) == paths[3].read_bytes()
 
 
 def test_no_picture_of_nothing(tmp_path):
     paths = write.write(board("x", "X", [("a", "0.5", None)], ""), tmp_path)
-    assert [p.name for p in paths] == ["x.md", "x.csv"]
+    assert [p.name for p in paths] == ["x.md", "x.csv", "x.tex"]
     assert "x.png" not in paths[0].read_text()
 
 
