@@ -78,6 +78,7 @@ class Composer:
         self._values: dict[str, list[Choice]] = {}
         self._bases: dict[tuple[str, ...], Config] = {}
         self._plain: dict[str, bool] = {}
+        self._options: dict[str, list[str]] = {}
 
     def parse(self, line: str) -> Override:
         """Parse one override string."""
@@ -185,6 +186,12 @@ class Composer:
                 and all(self._is_plain(f"{group}={word}") for word in brought)
             )
         return self._plain[line]
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group, looked up once."""
+        if group not in self._options:
+            self._options[group] = list(self.loader.get_group_options(group))
+        return self._options[group]
 
     def file(self, group: str, option: str) -> str | None:
         """The text of an option's file; None where there is none."""

@@ -15,6 +15,7 @@ from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
 from lthbench.cli.grid import Grid, comparison, expand
 from lthbench.cli.results import Results
+from lthbench.cli.tuning import Trial, chosen
 from lthbench.engine.keep import KEEPS
 from lthbench.engine.runner import Listener, Teller
 from lthbench.engine.store import Store
@@ -122,12 +123,18 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
     words = [o for o in overrides if not o.startswith(("out=", "store=", "data=", "launcher"))]
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
-    cells = [(cell.label, cell.asked, found.get(cell.experiment.id)) for cell in grid.cells]
+    results = [found.get(cell.experiment.id) for cell in grid.cells]
+    cells = [(cell.label, cell.asked, result) for cell, result in zip(grid.cells, results)]
+    tuned: list[str] = []
+    if grid.tune is not None:
+        trials = [Trial(c.label, c.asked, c.trial, result) for c, result in zip(grid.cells, results)]
+        cells, tuned = chosen(grid.tune, trials)
     made = board(grid.name, grid.title, cells, command, grid.config["scale"]["name"])
+    made.deviations = tuned
     entries = {(entry.label, entry.asked): entry for entry in made.entries}
-    for cell, (label, asked, result) in zip(grid.cells, cells):
+    for cell, result in zip(grid.cells, results):
         if result is None:
-            entries[label, asked].stale += found.older(cell.experiment)
+            entries[cell.label, cell.asked].stale += found.older(cell.experiment)
     if grid.table is not None:
         made.commands = {cell.label: _command_of(cell.row.label, command) for cell in grid.cells}
     theirs = comparison(grid, extra_dir)

@@ -14,7 +14,9 @@ from lthbench.cli.compose import Choice, Composer, Config
 from lthbench.cli.own import own_rows
 from lthbench.cli.resolve import resolve
 from lthbench.cli.tables import Row, Table, named, numbers
+from lthbench.cli.tuning import Tune, tuning
 from lthbench.programs import Experiment, experiment
+from lthbench.pruning.own import own
 from lthbench.report.compare import Comparison, Place
 
 NOT_IN_LABELS = {
@@ -42,6 +44,7 @@ class Cell:
     seed: int
     experiment: Experiment
     row: Row
+    trial: str = ""  # of a tuned grid: the setting that is tried
 
     @property
     def asked(self) -> str:
@@ -60,6 +63,7 @@ class Grid:
     cells: list[Cell]
     collapsed: int
     table: Table | None = None
+    tune: Tune | None = None
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -79,7 +83,8 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
 
 
 def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
-    table, rest = named(composer, overrides)
+    tune, lines = tuning(overrides)
+    table, rest = named(composer, lines)
     explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
     several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     top = _top(composer, rest)
@@ -109,17 +114,23 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
     scale = top["scale"]
     if scale["name"] != "paper":
         name += f".{scale['name']}"
-    cells: dict[tuple[str, str, str], Cell] = {}
+    name += ".tuned" if tune else ""
+    cells: dict[tuple[str, ...], Cell] = {}
     points = 0
     for row in rows:
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
-            made = experiment(resolve(config, explicit, {choice.key for choice in choices}))
             label = _varied(choices, several) if table is None else _marked(row, choices, several)
-            cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row)
-            cells.setdefault((label, made.id, cell.asked), cell)
-            points += 1
-    return Grid(name, title, top, list(cells.values()), points - len(cells), table)
+            for trial in tune.of(_method(config)) or ("",) if tune else ("",):
+                point = (*choices, composer.choice(trial)) if trial else choices
+                config = composer.compose(point) if trial else config
+                made = experiment(resolve(config, explicit, {choice.key for choice in point}))
+                if tune and not made.run.data.validation:
+                    raise UserError("tune: settings are chosen on validation images; say dataset.validation=N")
+                cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row, trial)
+                cells.setdefault((label, made.id, cell.asked, trial), cell)
+                points += 1
+    return Grid(name, title, top, list(cells.values()), points - len(cells), table, tune)
 
 
 def _top(composer: Composer, lines: Sequence[str]) -> Config:
@@ -127,10 +138,11 @@ def _top(composer: Composer, lines: Sequence[str]) -> Config:
     return composer.compose(choice for line in lines for choice in composer.values(line)[:1])
 
 
-def comparison(grid: Grid, own: str | None) -> Comparison | None:
-    """What the paper says of a grid's cells; None where there is no paper. `own` is the user's folder."""
+def comparison(grid: Grid, folder: str | None) -> Comparison | None:
+    """What the paper says of a grid's cells; None where there is no paper, and of a tuned
+    grid, which is no paper's. `folder` is the user's."""
     table = grid.table
-    found = numbers(table, own) if table else None
+    found = numbers(table, folder) if table and grid.tune is None else None
     if table is None or found is None:
         return None
     paper, tables, claims = found
@@ -148,6 +160,12 @@ def _nominal(cell: Cell, table: Table) -> float | None:
     if cell.asked in table.at:
         return table.at[cell.asked]
     return None if rounds[-1] is None else 1 - float(rounds[-1])
+
+
+def _method(config: Config) -> str:
+    """The criterion that a configuration prunes by, as `tune` names it."""
+    name = str(config["pruner"].get("criterion"))
+    return own(name)[1].name if name.endswith(".py") else name
 
 
 def _marked(row: Row, choices: Iterable[Choice], several: set[str]) -> str:

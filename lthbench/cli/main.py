@@ -161,6 +161,8 @@ def _check(overrides: list[str], extra_dir: str | None, runs: bool) -> None:
         ours = [o for o in overrides if not o.startswith(("hydra.", "hydra/"))]
         if not runs:
             compose.compose(choice for line in ours for choice in compose.values(line)[:1])
+        elif any(line.startswith("tune=") for line in ours):
+            raise UserError("tune is chosen here, not by Hydra's launchers: leave out tune or hydra/...")
         elif expand(compose, ours, multirun=True).config.get("table"):
             raise UserError("a table is expanded here, not by Hydra's launchers: leave out table or hydra/...")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lthbench.base.errors import UserError
@@ -10,11 +12,13 @@ from lthbench.base.units import duration, readable
 from lthbench.cli.compose import Config, composer
 from lthbench.cli.costs import Timing, alone, kept_bytes, total_epochs, wall
 from lthbench.cli.execute import folders, jobs_of, supported
-from lthbench.cli.grid import expand
+from lthbench.cli.grid import Grid, comparison, expand
 from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.engine.graph import Recalled, Stage, ancestors
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.store import Demand, Store
+from lthbench.report.compare import beside
+from lthbench.report.verdicts import attainable
 from lthbench.stages.train import Train
 
 START_SECONDS = 4.0  # torch, the data, the leaderboard
@@ -59,11 +63,33 @@ def run(words: Sequence[str]) -> int:
     everything, needed = kept_bytes(whole, [e.roles["final"] for e in runs])
     print(f"states in the store: {readable(everything)}, with keep=needed {readable(needed)}")
     print(f"left to compute: {len(left)} stages, {total_epochs(left):.1f} epochs")
+    for line in _attainable(grid, extra_dir):
+        print(line)
     if "--no-timing" not in words:
         for line in _hours(whole, left, grid.config):
             print(line)
     print(f"plan: {len(runs)} runs, {len(stages)} distinct stages, {trained:.1f} epochs ({naive:.1f} naive)")
     return 0
+
+
+def _attainable(grid: Grid, extra_dir: str | None) -> Iterator[str]:
+    """The best verdicts that the planned runs can reach, were there no difference to the paper."""
+    theirs = comparison(grid, extra_dir)
+    if theirs is None or theirs.margin is None:
+        return
+    if grid.config["scale"]["name"] != "paper":
+        yield "verdicts: none on cells, the scale is not the published one"
+        return
+    planned = Counter((cell.label, cell.asked) for cell in grid.cells)
+    words: Counter[str] = Counter()
+    for cell, n in planned.items():
+        published = beside(theirs.tables, theirs.places[cell])
+        if published is not None:
+            words[
+                re.sub(r" \(interval.*", " (too few runs for the margin)", attainable(n, published, theirs.margin))
+            ] += 1
+    if words:
+        yield "verdicts to be had at best: " + ", ".join(f"{n} {word}" for word, n in words.most_common())
 
 
 def _hours(whole: Sequence[Work], left: Sequence[Work], config: Config) -> Iterator[str]:

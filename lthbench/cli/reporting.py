@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shlex
@@ -42,6 +43,7 @@ def report(words: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         arguments.print_help()
         return 0
+    gc.disable()  # results are all values and no garbage
     overrides, multirun, extra_dir = overrides_of(words)
     keep, overrides = _word("archive", overrides)
     source, overrides = _word("from", overrides)
@@ -112,7 +114,7 @@ def _tables(compose: Composer, said: list[str], extra_dir: str | None, found: Re
         except UserError as error:
             say(f"passed over: {error}")
             continue
-        for scale in compose.loader.get_group_options("scale"):
+        for scale in compose.options("scale"):
             standin = bool(compose.compose([compose.choice(f"scale={scale}")])["scale"]["standin"])
             if not any(_fits(uses, model, data, standin) for model, data in there):
                 continue

@@ -16,7 +16,6 @@ from typing import Any
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.programs import Experiment, record
-from lthbench.programs.versions import outdated
 
 Result = dict[str, Any]
 SHOWN = 5  # files that are passed over are named up to this many
@@ -53,15 +52,17 @@ class Results:
         return [found for ident in sorted(places) if (found := self._found[ident]) is not None]
 
     def older(self, experiment: Experiment) -> list[Result]:
-        """Results with the settings of an experiment that older versions of a part have computed."""
-        return self._older.get(_apart(json.loads(canonical(experiment.run.identity()))), [])
+        """Results with the settings of an experiment and another name: other versions of a part have computed them."""
+        config = json.loads(canonical(experiment.run.identity()))
+        alike = self._alike.get(_brief(config), [])
+        return [result for result in alike if _apart(result["config"]) == _apart(config)] if alike else []
 
     @cached_property
-    def _older(self) -> dict[str, list[Result]]:
-        found: dict[str, list[Result]] = {}
+    def _alike(self) -> dict[tuple[Any, ...], list[Result]]:
+        """Results by what is quickly told of them: few are looked at closely."""
+        found: dict[tuple[Any, ...], list[Result]] = {}
         for result in self.everything:
-            if outdated(result):
-                found.setdefault(_apart(result["config"]), []).append(result)
+            found.setdefault(_brief(result["config"]), []).append(result)
         return found
 
     def _one(self, paths: Sequence[Path]) -> Result | None:
@@ -83,9 +84,14 @@ class Results:
             return None
 
 
+def _brief(config: Result) -> tuple[Any, ...]:
+    pruner = config.get("pruner", {}).get("criterion", {}).get("name")
+    return config["model"]["name"], config["data"]["name"], config.get("seed"), config.get("steps"), pruner
+
+
 def _apart(config: Result) -> str:
     """A run's settings without the versions of its parts, as text."""
-    made = json.loads(json.dumps(config))
-    made["model"].pop("version", None)
-    made.get("pruner", {}).get("criterion", {}).pop("version", None)
+    made = {**config, "model": {**config["model"], "version": None}}
+    if pruner := config.get("pruner"):
+        made["pruner"] = {**pruner, "criterion": {**pruner["criterion"], "version": None}}
     return json.dumps(made, sort_keys=True)

@@ -175,7 +175,7 @@ def text_of(composer: Composer, name: str) -> dict[str, Any]:
 
 def names_of(composer: Composer) -> list[str]:
     """The tables there are."""
-    return list(composer.loader.get_group_options("table"))
+    return composer.options("table")
 
 
 def datasets(composer: Composer, table: Table) -> list[str]:

@@ -23,11 +23,10 @@ def versions(stages: Iterable[Stage]) -> dict[str, int]:
 def outdated(result: Mapping[str, Any]) -> list[str]:
     """The parts that have another version by now than a result was computed with, in words; none: it is up to date.
 
-    Results that were written before versions were recorded have kinds of version 1.
+    Of results that were written before the versions of stages were recorded those are not known, and not looked at.
     """
     config = result["config"]
-    said = result.get("versions", {})
-    parts = [(kind, said.get(kind, 1), NOW[kind]) for kind in said or NOW if kind in NOW]
+    parts = [(kind, then, NOW[kind]) for kind, then in result.get("versions", {}).items() if kind in NOW]
     model = config["model"]
     if model["name"] in MODELS:
         parts.append((model["name"], model["version"], MODELS[model["name"]].version))

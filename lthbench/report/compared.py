@@ -17,11 +17,9 @@ WHY_CLAIMS = "A claim's cases are judged one by one; words are Holm-adjusted ove
 
 def sections(board: Board) -> list[str]:
     """Lines of Markdown; none for a board without a paper."""
-    if board.paper is None:
-        return []
     lines: list[str] = []
     cells = [e for e in board.entries if e.published is not None]
-    if cells:
+    if cells and board.paper is not None:
         lines += [f"## Beside {board.paper.reference}", "", f"{WHY} Margin {board.margin:g}.", ""]
         lines += [*pipe_table(["cell", "ours", "published", "difference", "verdict"], list(map(_cell, cells))), ""]
     if board.claims:
@@ -35,10 +33,8 @@ def sections(board: Board) -> list[str]:
 
 def summary(board: Board) -> list[str]:
     """A few lines for the terminal."""
-    if board.paper is None:
-        return []
     counts = ", ".join(f"{n} {word}" for word, n in board.judged().items())
-    lines = [f"beside {board.paper.reference}: {counts}"] if counts else []
+    lines = [f"beside {board.paper.reference}: {counts}"] if counts and board.paper is not None else []
     lines += [f"claim {c.id}: {_words(c.word, c.note)}: {c.text}" for c in board.claims]
     return lines + [f"deviation: {text}" for text in board.deviations]
 
