@@ -64,7 +64,8 @@ def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequenc
         if dense and not pruned:
             _dense_line(axes, dense[0])
         elif pruned:
-            _line(axes, dense + pruned, label, colours[style % len(colours)], MARKERS[style % len(MARKERS)])
+            turn = style // len(colours)  # a colour that comes again has another marker
+            _line(axes, dense + pruned, label, colours[style % len(colours)], MARKERS[(style + turn) % len(MARKERS)])
             style += 1
     axes.set_xscale("log")
     axes.invert_xaxis()
