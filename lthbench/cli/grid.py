@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Choice, Composer, Config
 from lthbench.cli.own import own_rows
-from lthbench.cli.resolve import resolve
+from lthbench.cli.resolve import look_again, resolve
 from lthbench.cli.tables import Row, Table, named, numbers
 from lthbench.cli.tuning import Tune, tuning
 from lthbench.programs import Experiment, experiment
@@ -83,6 +83,7 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
 
 
 def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
+    look_again()
     tune, lines = tuning(overrides)
     table, rest = named(composer, lines)
     explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these

@@ -145,6 +145,11 @@ def _memo(function: Callable[..., Any], section: str, *rest: _Frozen) -> Any:
     return function(json.loads(section), *[r.value for r in rest])
 
 
+def look_again() -> None:
+    """Forget what was read from files: they may have changed since the last grid."""
+    _memo.cache_clear()
+
+
 def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings:
     name = coerce(section["name"], str, "dataset.name")
     if name == "???":

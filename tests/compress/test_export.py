@@ -86,9 +86,7 @@ def small_units(model):
 
 
 def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    find = tickets.importlib.util.find_spec
-    monkeypatch.setattr(tickets.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
+    monkeypatch.setattr(tickets.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else object())
     final = small_units(ModelSettings.of("lenet_300_100", {"width": 0.1}, (1, 8, 8), 10))
     with pytest.raises(UserError, match=r"onnx=true needs onnxscript: pip install 'lthbench\[onnx\]'"):
         tickets.write(tmp_path / "t", final, None, {}, onnx=True)
