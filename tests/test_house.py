@@ -24,7 +24,7 @@ PARTS = [
     "data",
 ]  # among these, too, imports go down
 ORDER = {room: level for level, room in enumerate([*ROOMS, *PARTS, "published", "base", "__init__"])}
-LEAVES = {"bench": "cli"}  # looked into by one room only; may itself look into all parts
+LEAVES = {"bench": "cli"}  # looked into by one room only; may itself look into all parts, and start workers
 HEAVY = {"torch", "torchvision", "timm", "wandb", "matplotlib", "sklearn", "scipy"}
 TORCH_ROOMS = {*PARTS, "bench"}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -63,7 +63,7 @@ def test_imports_point_down(path: Path):
             if target in LEAVES:
                 assert room in (target, LEAVES[target]), f"{room} looks into {target}"
             elif room in LEAVES:
-                assert target in (*PARTS, "base", "engine"), f"{room} looks into {target}"
+                assert target in (*PARTS, "base", "engine", "stages", "launch"), f"{room} looks into {target}"
             else:
                 assert ORDER[target] >= ORDER[room], f"{room} looks up into {target}"
 

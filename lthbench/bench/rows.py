@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -22,13 +21,17 @@ from lthbench.bench import reference
 from lthbench.bench.compress_rows import shrunk
 from lthbench.bench.measure import Row, ratio, row, seconds
 from lthbench.bench.scoring_rows import scores
-from lthbench.data.sets import Augment, Normalise
+from lthbench.data.sets import Augment, DataSettings, Normalise
 from lthbench.data.stream import Split, TrainingStream
 from lthbench.engine.graph import Stage
-from lthbench.engine.store import Store
+from lthbench.engine.plan import Goal, plan
+from lthbench.engine.store import At, Store
 from lthbench.evaluation.counts import multiply_adds
+from lthbench.launch.workers import run as run_workers
 from lthbench.models import ModelSettings
 from lthbench.models.initialise import fresh
+from lthbench.stages.init import init
+from lthbench.stages.train import train
 from lthbench.training.checkpoint import Checkpoint, Tensors
 from lthbench.training.loop import Trajectory
 from lthbench.training.recipe import LrSchedule, Recipe
@@ -233,36 +236,24 @@ def workers(blocks: int) -> Iterator[Row]:
 
 
 def _throughput(count: int, blocks: int, device: str) -> Iterator[Row]:
-    context = multiprocessing.get_context("spawn")
-    pipes = []
-    for _ in range(count):
-        here, there = context.Pipe()
-        context.Process(target=_worker, args=(there, device), daemon=True).start()
-        pipes.append(here)
-    for pipe in pipes:
-        pipe.recv()
+    """One grid of `2 * count` dense networks, computed by one worker and by several, each time into an empty store."""
+    data = DataSettings("standin_mnist", "official", LENET.normalise, Augment())
+    model = ModelSettings.of(LENET.model, {}, data.shape, data.classes)
+    steps = 4 * LENET.block
+    starts = [init(model, "kaiming_normal", seed) for seed in range(2 * count)]
+    goals: list[Goal] = [(train(s, _ADAM, data, seed), At(steps)) for seed, s in enumerate(starts)]
 
-    def work(side_by_side: int) -> None:
-        for pipe in pipes[:side_by_side]:
-            pipe.send(LENET.block * 3)
-        for pipe in pipes[:side_by_side]:
-            pipe.recv()
+    def work(jobs: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(folder)
+            outcome = run_workers(jobs, goals, plan(goals, store), store, [], device, "bench")
+        if outcome.failed or len(outcome.computed) != 4 * count:
+            raise RuntimeError(f"bench: {outcome}; {'; '.join(outcome.failed.values())}")
 
-    gains = [count * seconds(partial(work, 1)) / seconds(partial(work, count)) for _ in range(blocks + 1)]
-    for pipe in pipes:
-        pipe.send(0)
-    yield row(f"{count} workers on {device}: throughput over one", gains[1:], "x", LENET.name)
-
-
-def _worker(pipe, device: str) -> None:  # type: ignore[no-untyped-def]
-    torch.set_num_threads(1)
-    ours = LENET.ours(device=device)
-    ours.run(50)
-    pipe.send(None)
-    while steps := pipe.recv():
-        ours.run(ours.step + steps)
-        ours.epoch_loss()  # waits for the device
-        pipe.send(None)
+    yield ratio(
+        f"{count} workers on {device}: throughput over one", partial(work, 1), partial(work, count), blocks,
+        f"{LENET.name}: {2 * count} networks of {steps} steps, through claims and store",
+    )  # fmt: skip
 
 
 def commands(blocks: int) -> Iterator[Row]:

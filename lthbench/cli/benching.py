@@ -7,13 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.subcommands import parser
 
+if TYPE_CHECKING:
+    from lthbench.bench.measure import Row
+
 
 def run(words: Sequence[str]) -> int:
-    """Measure the rows, print them, write `<out>/bench.md` and `bench.json`."""
+    """Measure the rows; print them and write them to `<out>/bench.md` and `bench.json`."""
     arguments = parser("bench", "How fast: ratios from interleaved blocks, with the 90 % interval of their median.")
     arguments.add_argument(
         "rows", nargs="*", help="which rows (training, masks, ...); none: all. device=cuda adds the GPU's"
@@ -26,7 +30,6 @@ def run(words: Sequence[str]) -> int:
     import torch
 
     from lthbench.bench.rows import GPU_ROWS, ROWS
-    from lthbench.programs.record import environment
 
     devices = [word.partition("=")[2] for word in parsed.rows if word.startswith("device=")]
     rows = ROWS | GPU_ROWS if devices == ["cuda"] else ROWS
@@ -39,29 +42,50 @@ def run(words: Sequence[str]) -> int:
         if name not in rows:
             raise UserError(f"bench: no row '{name}'{near(name, rows)}")
     torch.set_num_threads(1)
-    lines = ["| what | figure | 90 % interval | n | |", "| --- | ---: | ---: | ---: | --- |"]
-    print("\n".join(lines))
-    made = []
-    for name in chosen or list(rows):
+    page = _Page(Path(parsed.out), words, [name for name in ROWS | GPU_ROWS if name not in (chosen or rows)])
+    for name in chosen or rows:
         for found in rows[name](parsed.blocks):
-            made.append(found)
-            unit = "" if found.unit == "x" else f" {found.unit}"
-            interval = f"{found.low:.3f} to {found.high:.3f}"
-            lines.append(f"| {found.name} | {found.value:.3f}{unit} | {interval} | {found.n} | {found.note} |")
-            print(lines[-1], flush=True)
-    out = Path(parsed.out)
-    out.mkdir(parents=True, exist_ok=True)
-    e = environment("cpu", 1)
-    date = datetime.datetime.now(datetime.timezone.utc).date()
-    intro = [
-        "# How fast", "",
-        "Medians over interleaved blocks on one machine, one thread. Figures without a unit are ratios.", "",
-    ]  # fmt: skip
-    made_with = f"lthbench {e['lthbench']}, torch {e['torch']}, Python {e['python']}; {e['processor']}; {date}."
-    left_out = ["", "Not measured here: the GPU's rows (`bench device=cuda`)."] if rows is ROWS else []
-    page = "\n".join([*intro, *lines, *left_out, "", made_with, "", "    python -m lthbench bench", ""])
-    (out / "bench.md").write_text(page)
-    value = {"rows": [asdict(r) for r in made], "environment": e, "date": str(date)}
-    (out / "bench.json").write_text(json.dumps(value, indent=1) + "\n")
-    print(out / "bench.md")
+            page.add(found)
+    print(page.out / "bench.md")
     return 0
+
+
+class _Page:
+    """The table, printed and written row by row: a bench that is stopped leaves what it has measured."""
+
+    HEAD = ("| what | figure | 90 % interval | n | |", "| --- | ---: | ---: | ---: | --- |")
+
+    def __init__(self, out: Path, words: Sequence[str], left_out: Sequence[str]) -> None:
+        from lthbench.programs.record import environment
+
+        self.out, self.command, self.left_out = out, " ".join(["python -m lthbench bench", *words]), left_out
+        self.environment = environment("cpu", 1)
+        self.date = str(datetime.datetime.now(datetime.timezone.utc).date())
+        self.made: list[Row] = []
+        out.mkdir(parents=True, exist_ok=True)
+        print("\n".join(self.HEAD))
+
+    def add(self, found: Row) -> None:
+        self.made.append(found)
+        print(self._line(found), flush=True)
+        self._write()
+
+    @staticmethod
+    def _line(row: Row) -> str:
+        unit = "" if row.unit == "x" else f" {row.unit}"
+        return f"| {row.name} | {row.value:.3f}{unit} | {row.low:.3f} to {row.high:.3f} | {row.n} | {row.note} |"
+
+    def _write(self) -> None:
+        e = self.environment
+        made_with = (
+            f"lthbench {e['lthbench']}, torch {e['torch']}, Python {e['python']}; {e['processor']}; {self.date}."
+        )
+        left_out = ["", f"Not measured here: {', '.join(self.left_out)}."] if self.left_out else []
+        lines = [
+            "# How fast", "",
+            "Medians over interleaved blocks on one machine, one thread. Figures without a unit are ratios.", "",
+            *self.HEAD, *map(self._line, self.made), *left_out, "", made_with, "", f"    {self.command}", "",
+        ]  # fmt: skip
+        (self.out / "bench.md").write_text("\n".join(lines))
+        value = {"rows": [asdict(r) for r in self.made], "environment": e, "date": self.date, "command": self.command}
+        (self.out / "bench.json").write_text(json.dumps(value, indent=1) + "\n")
