@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -231,15 +233,16 @@ def states(blocks: int) -> Iterator[Row]:
 
 
 def workers(blocks: int) -> Iterator[Row]:
-    """Throughput of two one-thread workers over that of one."""
+    """Throughput of two one-thread workers over that of one; and of two bare processes, which is what the machine has."""
     yield from _throughput(2, blocks, "cpu")
+    yield from _bare(2, blocks)
 
 
 def _throughput(count: int, blocks: int, device: str) -> Iterator[Row]:
     """One grid of `2 * count` dense networks, computed by one worker and by several, each time into an empty store."""
     data = DataSettings("standin_mnist", "official", LENET.normalise, Augment())
     model = ModelSettings.of(LENET.model, {}, data.shape, data.classes)
-    steps = 4 * LENET.block
+    steps = 10 * LENET.block
     starts = [init(model, "kaiming_normal", seed) for seed in range(2 * count)]
     goals: list[Goal] = [(train(s, _ADAM, data, seed), At(steps)) for seed, s in enumerate(starts)]
 
@@ -254,6 +257,35 @@ def _throughput(count: int, blocks: int, device: str) -> Iterator[Row]:
         f"{count} workers on {device}: throughput over one", partial(work, 1), partial(work, count), blocks,
         f"{LENET.name}: {2 * count} networks of {steps} steps, through claims and store",
     )  # fmt: skip
+
+
+def _bare(count: int, blocks: int) -> Iterator[Row]:
+    context = multiprocessing.get_context("spawn")
+    pipes = []
+    for _ in range(count):
+        here, there = context.Pipe()
+        context.Process(target=_train_on_request, args=(there,), daemon=True).start()
+        pipes.append(here)
+
+    def work(side_by_side: int) -> None:
+        for pipe in pipes[:side_by_side]:
+            pipe.send(10 * LENET.block)
+        for pipe in pipes[:side_by_side]:
+            pipe.recv()
+
+    work(count)  # they have begun
+    gains = [count * seconds(partial(work, 1)) / seconds(partial(work, count)) for _ in range(blocks)]
+    for pipe in pipes:
+        pipe.send(0)
+    yield row(f"{count} bare processes on cpu: throughput over one", gains, "x", "the same steps, with nothing shared")
+
+
+def _train_on_request(pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    ours = LENET.ours()
+    while steps := pipe.recv():
+        _advance(ours, steps)
+        pipe.send(None)
 
 
 def commands(blocks: int) -> Iterator[Row]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lthbench.base.memory import peak
 from lthbench.bench.measure import Row, ratio, row, seconds
 from lthbench.data.sets import Augment, DataSettings, Normalise
 from lthbench.models import ModelSettings
@@ -133,8 +134,6 @@ def _peak(what: str, which: int) -> float:
 
 def held(what: str, which: int) -> None:
     """Do it once and print the most memory that this process has held, in MiB."""
-    import resource
-
     torch.set_num_threads(1)
     (_selection() if what == "select" else _both(what, rounds=2)[which])()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak() / 2**20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -75,9 +76,12 @@ def _of_table(compose: Composer, table: str | None) -> set[str]:
 
 def _days(text: str | None) -> float:
     try:
-        return float(text or 0)
+        days = float(text or 0)
     except ValueError:
-        raise UserError(f"store prune: older={text} is no number of days") from None
+        days = math.nan
+    if not 0 <= days < math.inf:
+        raise UserError(f"store prune: older={text} is no number of days")
+    return days
 
 
 def _list(store: Store, each: bool) -> int:

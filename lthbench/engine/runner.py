@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import resource
 import socket
 import sys
 import time
@@ -20,9 +18,9 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lthbench.base.memory import forget_peak, peak
 from lthbench.engine.claims import Claims
 from lthbench.engine.graph import Stage, State, ancestors
 from lthbench.engine.plan import Goal, Work, plan
@@ -208,7 +206,7 @@ class Runner:
             return False
         self.tell("start", work=work)
         begun = time.monotonic()
-        _forget_peak(self.device)
+        forget_peak(self.device)
         try:
             self.kinds[stage.kind](Job(stage, work.missing, work.resume, self.store, self.device, self.tell, self.stop))
             if lacking := [demand for demand in work.missing if not self.store.has(stage, demand)]:
@@ -230,9 +228,7 @@ class Runner:
         except Gone:
             cost = []
         place = {"host": socket.gethostname(), "device": self.device}
-        cost.append(
-            {"seconds": round(seconds, 3), "from": work.resume, "peak_memory": _peak_memory(self.device), **place}
-        )
+        cost.append({"seconds": round(seconds, 3), "from": work.resume, "peak_memory": peak(self.device), **place})
         with suppress(OSError):  # a full disk: the result itself is there
             self.store.write_json(work.stage, "cost.json", cost)
             self.store.remove(work.stage.id, "failed.json")
@@ -256,26 +252,3 @@ class Runner:
             reason += f" (and the failure could not be recorded: {cannot})"
         outcome.failed[stage] = reason
         self.tell("failed", stage=stage, error=reason)
-
-
-def _forget_peak(device: str) -> None:
-    """Count the most memory held anew from here, where the system can."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(device: str) -> int:
-    """Bytes: the most that this process has held since `_forget_peak`, or that was allocated on the GPU."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return 1024 * int(found[1])
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
