@@ -233,7 +233,7 @@ def states(blocks: int) -> Iterator[Row]:
 
 
 def workers(blocks: int) -> Iterator[Row]:
-    """Throughput of two one-thread workers over that of one; and of two bare processes, which is what the machine has."""
+    """Throughput of two one-thread workers over one, and that of two bare processes: what the machine has to give."""
     yield from _throughput(2, blocks, "cpu")
     yield from _bare(2, blocks)
 
