@@ -100,19 +100,26 @@ def _list(store: Store, each: bool) -> int:
     return 0
 
 
+_KIND = re.compile(rb'"kind":"(\w+)"')
+
+
 def _glance(store: Store, ident: str) -> tuple[str | None, int, int, str]:
     """Kind, bytes, number of states and a mark of failure, from one look at the folder; no kind: nothing there."""
     size = states = 0
     kind, failed = None, ""
-    for entry in os.scandir(store.folder(ident)):
-        size += entry.stat().st_size
-        states += entry.name.startswith("s0")
-        if entry.name == "failed.json":
-            failed = "  failed"
-        if entry.name == "stage.json":
-            with open(entry.path, errors="replace") as file:
-                found = re.search(r'"kind":"(\w+)"', file.read())
-            kind = found[1] if found else "unknown"
+    with os.scandir(f"{store.root}/{ident[:2]}/{ident}") as entries:  # plain calls: a store may hold 100,000 of them
+        for entry in entries:
+            name, here = entry.name, entry.stat(follow_symlinks=False).st_size
+            size += here
+            if name == "stage.json":
+                file = os.open(entry.path, os.O_RDONLY)
+                found = _KIND.search(os.read(file, here))
+                os.close(file)
+                kind = found[1].decode() if found else "unknown"
+            elif name == "failed.json":
+                failed = "  failed"
+            elif name.startswith("s0"):
+                states += 1
     return kind, size, states, failed
 
 
