@@ -41,9 +41,12 @@ class Best(Settings):
 
 
 class Stage:
-    """An operation with its settings and inputs; `id` names its result."""
+    """An operation with its settings and inputs; `id` names its result.
 
-    __slots__ = ("__weakref__", "id", "inputs", "kind", "serial", "settings", "text")
+    `may_be`: of a choice, the stage on the same inputs that it may turn out to be.
+    """
+
+    __slots__ = ("__weakref__", "id", "inputs", "kind", "may_be", "serial", "settings", "text")
 
     kind: str
     settings: Settings
@@ -51,6 +54,7 @@ class Stage:
     text: str
     id: str
     serial: int
+    may_be: Stage | None
 
     def at(self, step: int | Best) -> State:
         """The state after `step` optimiser steps, counted on the dense schedule (or the best one)."""
@@ -99,7 +103,7 @@ def stage(kind: str, version: int, settings: Settings, inputs: Mapping[str, Ref]
     if found is None:
         found = Stage()
         found.kind, found.settings, found.inputs, found.text = kind, settings, dict(inputs), text
-        found.id = ident
+        found.id, found.may_be = ident, None
         found.serial = next(_serials)
         _interned[ident] = found
     return found
@@ -114,7 +118,7 @@ def recalled(text: str) -> Stage:
     """A stage by the text that a store keeps: it names a result that is there, and cannot be computed again."""
     found = Stage()
     found.kind, found.settings, found.inputs, found.text = json.loads(text)["kind"], Recalled(), {}, text
-    found.id, found.serial = name_of(text), next(_serials)
+    found.id, found.serial, found.may_be = name_of(text), next(_serials), None
     return found
 
 

@@ -12,27 +12,40 @@ from dataclasses import dataclass
 
 from lthbench.engine.graph import Stage
 from lthbench.engine.store import Demand, Output, Store, demand_of
+from lthbench.engine.twins import Twins
 
 Goal = tuple[Stage, Demand]
 
 
 @dataclass(frozen=True)
 class Work:
-    """One stage to compute: what of it is missing, and from which step a trajectory goes on (None: its start)."""
+    """One stage to compute: what of it is missing, and from which step a trajectory goes on (None: its start).
+
+    `twin`: the trajectory of which it is taken over. `after`: what tells whether there is one.
+    """
 
     stage: Stage
     missing: frozenset[Demand]
     resume: int | None
+    twin: Stage | None = None
+    after: tuple[Stage, ...] = ()
 
     @property
     def inputs_needed(self) -> list[Goal]:
+        needed: list[Goal] = [(stage, Output()) for stage in self.after]
+        if self.twin is not None:
+            needed += [(self.twin, demand) for demand in self.missing]
         if self.resume is not None:
-            return []
-        return [(ref.stage, demand_of(ref, full=role == "moments")) for role, ref in self.stage.inputs.items()]
+            return needed
+        inputs = self.stage.inputs.items()
+        return [(ref.stage, demand_of(ref, full=role == "moments")) for role, ref in inputs] + needed
 
 
-def plan(goals: Iterable[Goal], store: Store) -> list[Work]:
-    """The work that the goals still need, in an order in which every input comes before its consumers."""
+def plan(goals: Iterable[Goal], store: Store, twins: Twins | None = None) -> list[Work]:
+    """The work that the goals still need, in an order in which every input comes before its consumers.
+
+    Without `twins` every stage is computed for itself.
+    """
     wanted: dict[Stage, set[Demand]] = {}
     heap: list[tuple[int, Stage]] = []
 
@@ -51,7 +64,8 @@ def plan(goals: Iterable[Goal], store: Store) -> list[Work]:
         if not missing:
             continue
         resume = None if missing == {Output()} else store.resumable(stage, missing)
-        work = Work(stage, frozenset(missing), resume)
+        twin, after = twins.of(stage) if twins else (None, [])
+        work = Work(stage, frozenset(missing), resume, twin, tuple(after))
         todo.append(work)
         for needed in work.inputs_needed:
             ask(*needed)

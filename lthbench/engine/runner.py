@@ -25,6 +25,7 @@ from lthbench.engine.claims import Claims
 from lthbench.engine.graph import Stage, State, ancestors
 from lthbench.engine.plan import Goal, Work, plan
 from lthbench.engine.store import Demand, Gone, Store, moments_file, state_file
+from lthbench.engine.twins import Twins, take_over
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,10 +130,12 @@ class Runner:
 
     def run(self, goals: list[Goal]) -> Outcome:
         """Compute whatever is missing. A failure stops only what needs it; damaged files are recomputed."""
-        outcome = Outcome(asked=sum(1 for _ in ancestors(stage for stage, _ in goals)))
+        asked = list(ancestors(stage for stage, _ in goals))
+        outcome = Outcome(asked=len(asked))
+        self.twins = Twins(asked, self.store)
         wait, moved = SHORTEST_WAIT, time.monotonic()
         try:
-            while todo := [w for w in plan(goals, self.store) if not self._blocked(w, outcome)]:
+            while todo := [w for w in plan(goals, self.store, self.twins) if not self._blocked(w, outcome)]:
                 self.tell("planned", works=todo)
                 if self._walk(todo, outcome):
                     wait, moved = SHORTEST_WAIT, time.monotonic()
@@ -169,7 +172,7 @@ class Runner:
                 continue
             done = False
             try:  # after taking the claim, look again: another may have finished between plan and claim
-                again = plan([(work.stage, demand) for demand in work.missing], self.store)
+                again = plan([(work.stage, demand) for demand in work.missing], self.store, self.twins)
                 if not again:
                     done = moved = True
                 elif again[-1].stage is work.stage and len(again) == 1:
@@ -208,7 +211,11 @@ class Runner:
         begun = time.monotonic()
         forget_peak(self.device)
         try:
-            self.kinds[stage.kind](Job(stage, work.missing, work.resume, self.store, self.device, self.tell, self.stop))
+            if work.twin is not None:
+                take_over(stage, work.missing, work.twin, self.store)
+            else:
+                how = (self.store, self.device, self.tell, self.stop)
+                self.kinds[stage.kind](Job(stage, work.missing, work.resume, *how))
             if lacking := [demand for demand in work.missing if not self.store.has(stage, demand)]:
                 raise AssertionError(f"{stage!r} was computed without {lacking[0]}")
         except Gone:
@@ -216,8 +223,9 @@ class Runner:
         except Exception:
             self._fail(stage, outcome)
             return False
-        self._note_cost(work, time.monotonic() - begun)
-        outcome.computed.add(stage)
+        if work.twin is None:
+            self._note_cost(work, time.monotonic() - begun)
+            outcome.computed.add(stage)
         self.tell("end", work=work, seconds=time.monotonic() - begun)
         return True
 

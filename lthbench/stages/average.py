@@ -55,7 +55,10 @@ def average(
     }
     if mask is not None:
         inputs["mask"] = mask
-    return stage(KIND, VERSION, settings, inputs)
+    made = stage(KIND, VERSION, settings, inputs)
+    if rule == "greedy":  # that keeps all
+        made.may_be = stage(KIND, VERSION, Average("uniform", recalibrate), inputs)
+    return made
 
 
 def compute(job: Job) -> None:
