@@ -23,6 +23,7 @@ from lthbench.bench import reference
 from lthbench.bench.compress_rows import shrunk
 from lthbench.bench.measure import Row, ratio, row, seconds
 from lthbench.bench.scoring_rows import scores
+from lthbench.bench.soup_rows import averaged
 from lthbench.data.sets import Augment, DataSettings, Normalise
 from lthbench.data.stream import Split, TrainingStream
 from lthbench.engine.graph import Stage
@@ -339,6 +340,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "workers": workers,
     "compile": compiled,
     "shrink": shrunk,
+    "soups": averaged,
     "commands": commands,
 }
 GPU_ROWS: dict[str, Callable[[int], Iterator[Row]]] = {"gpu": gpu}
