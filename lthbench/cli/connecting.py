@@ -25,6 +25,7 @@ from lthbench.engine.graph import Ref
 from lthbench.engine.runner import Runner
 from lthbench.engine.store import Gone, Output, Store
 from lthbench.report import lines
+from lthbench.report.board import made_with
 from lthbench.soups.settings import RECALIBRATIONS, Recalibrate
 from lthbench.stages import KINDS
 from lthbench.stages.connect import POINTS, connect
@@ -152,7 +153,8 @@ def _grid(words: Sequence[str]) -> int:
     terminal().print(table)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *cells])
-    made = {".md": lines.markdown(title, rows, command, f"{base.name}.png").encode(), ".csv": text.getvalue().encode()}
+    page = lines.markdown(title, rows, command, f"{base.name}.png", made_with(found))
+    made = {".md": page.encode(), ".csv": text.getvalue().encode()}
     for ending, content in (made | {".png": lines.plot_barriers(title, rows)}).items():
         path = base.with_name(base.name + ending)
         path.write_bytes(content)

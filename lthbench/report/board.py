@@ -116,9 +116,7 @@ class Board:
 
     def made_with(self) -> list[str]:
         """Versions and hardware of the runs."""
-        made = (run["environment"] for e in self.entries for run in e.runs)
-        form = "lthbench {lthbench}, torch {torch}, {device} ({processor}, {threads} thread(s))"
-        return sorted({form.format_map(environment) for environment in made})
+        return made_with(run for e in self.entries for run in e.runs)
 
     def seeds(self) -> str:
         counts = {len(e.runs) for e in self.entries if e.runs}
@@ -128,6 +126,12 @@ class Board:
         """How many cells have which verdict."""
         words = [e.verdict.word for e in self.entries if e.verdict is not None]
         return {word: words.count(word) for word in dict.fromkeys(words)}
+
+
+def made_with(runs: Iterable[Result]) -> list[str]:
+    """Versions and hardware of runs."""
+    form = "lthbench {lthbench}, torch {torch}, {device} ({processor}, {threads} thread(s))"
+    return sorted({form.format_map(run["environment"]) for run in runs})
 
 
 def board(

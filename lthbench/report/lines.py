@@ -16,8 +16,9 @@ STABLE = 2.0  # percentage points: below, Frankle et al. call a network stable
 
 @dataclass
 class Barriers:
-    """The barriers of runs that differ in seed alone: of one sparsity, parting at step `k`. In percentage points."""
+    """The barriers of one network at one sparsity, parting at step `k`, over seeds. In percentage points."""
 
+    network: str
     sparsity: float
     k: int
     barriers: dict[str, list[float]] = field(default_factory=dict)  # by split
@@ -35,13 +36,14 @@ def _mean_and_sd(values: list[float]) -> str:
 
 
 def barriers(results: Iterable[dict[str, Any]]) -> list[Barriers]:
-    """Gather the results of instability analysis, by sparsity and k."""
-    found: dict[tuple[float, int], Barriers] = {}
+    """Gather the results of instability analysis, by network, sparsity and k."""
+    found: dict[tuple[str, float, int], Barriers] = {}
     for result in results:
         counted, retrain = result["sparsity"]["prunable"], result["config"]["retrain"]
         begun = (retrain[0] if isinstance(retrain, list) else retrain)["from"]
         k = result["config"]["steps"] if begun == "end" else begun
-        key = (counted["removed"] / counted["total"], k)
+        network = f"{result['config']['model']['name']} on {result['config']['data']['name']}"
+        key = (network, counted["removed"] / counted["total"], k)
         row = found.setdefault(key, Barriers(*key))
         row.accuracies.append(100 * result["metrics"]["test"]["accuracy"])
         for split, line in result["line"].items():
@@ -53,17 +55,18 @@ def barriers(results: Iterable[dict[str, Any]]) -> list[Barriers]:
 def table(rows: list[Barriers]) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the barriers, as text."""
     splits = sorted({split for row in rows for split in row.barriers})
-    head = ["sparsity", "k", "n", *(f"barrier on {split}, points" for split in splits), "test accuracy, %"]
+    head = ["network", "sparsity", "k", "n", *(f"barrier on {split}, points" for split in splits), "test accuracy, %"]
     cells = []
     for row in rows:
         n = len(row.accuracies)
         shown = [row.text(split) for split in splits]
-        cells.append([f"{100 * row.sparsity:.4g} %", str(row.k), str(n), *shown, _mean_and_sd(row.accuracies)])
+        place = [row.network, f"{100 * row.sparsity:.4g} %", str(row.k), str(n)]
+        cells.append([*place, *shown, _mean_and_sd(row.accuracies)])
     return head, cells
 
 
-def markdown(title: str, rows: list[Barriers], command: str, picture: str) -> str:
-    """The barriers as a page."""
+def markdown(title: str, rows: list[Barriers], command: str, picture: str, made: list[str]) -> str:
+    """The barriers as a page; `made` says with what."""
     head, cells = table(rows)
     lines = [f"# {title}", "", f"![barrier against k]({picture})", ""]
     lines += ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *cells)]
@@ -71,21 +74,24 @@ def markdown(title: str, rows: list[Barriers], command: str, picture: str) -> st
         "",
         f"Barrier: the highest error on the line less the mean error of its ends; below {STABLE:g} points the",
     ]
-    lines += ["networks are called stable (Frankle et al. 2020). Mean ± sd over seeds.", "", f"    {command}", ""]
+    lines += ["networks are called stable (Frankle et al. 2020). Mean ± sd over n seeds.", "", f"    {command}", ""]
+    lines += [f"Made with {'; '.join(made)}.", ""]
     return "\n".join(lines)
 
 
 def plot_barriers(title: str, rows: list[Barriers], split: str = "test") -> bytes:
-    """Barrier against k as PNG, a line a sparsity, bars of one standard deviation."""
+    """Barrier against k as PNG, a line a network and sparsity, bars of one standard deviation."""
     figure, axes = _figure()
-    for number, sparsity in enumerate(sorted({row.sparsity for row in rows})):
-        line = [row for row in rows if row.sparsity == sparsity and row.barriers.get(split)]
+    one = len({row.network for row in rows}) == 1
+    for number, (network, sparsity) in enumerate(sorted({(row.network, row.sparsity) for row in rows})):
+        line = [row for row in rows if (row.network, row.sparsity) == (network, sparsity) and row.barriers.get(split)]
         each = [row.barriers[split] for row in line]
+        pruned = "dense" if not sparsity else f"{100 * sparsity:.3g} % pruned"
         axes.errorbar(
             [row.k for row in line],
             [statistics.fmean(values) for values in each],
             yerr=[statistics.stdev(values) if len(values) > 1 else 0.0 for values in each],
-            label="dense" if not sparsity else f"{100 * sparsity:.3g} % pruned",
+            label=pruned if one else f"{network}, {pruned}",
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
             markersize=4.5,

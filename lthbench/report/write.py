@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lthbench.report import compared
+from lthbench.report import compared, robustness
 from lthbench.report.board import Board, Entry
+from lthbench.report.lines import barriers, plot_barriers
 from lthbench.report.quantities import QUANTITIES
 
 RUNS = "runs.jsonl.gz"
@@ -26,16 +27,23 @@ WIDE = 8  # more sparsities than this stand in rows
 def write(board: Board, folder: Path) -> list[Path]:
     """Write `<name>.md`, `.csv`, `.tex` and, where there are results, `.png` and `.cost.csv`; returns their paths."""
     from lthbench.report.latex import latex
-    from lthbench.report.plot import plot
 
     folder.mkdir(parents=True, exist_ok=True)
     made = {"md": markdown(board).encode(), "csv": table_csv(board).encode(), "tex": latex(board).encode()}
     if any(e.runs for e in board.entries):
-        made |= {"png": plot(board)} if board.drawn else {}
+        made |= {"png": _picture(board)} if board.drawn else {}
         made |= {"cost.csv": cost_csv(board).encode()}
     for kind, data in made.items():
         replace(folder / f"{board.name}.{kind}", data)
     return [folder / f"{board.name}.{kind}" for kind in made]
+
+
+def _picture(board: Board) -> bytes:
+    """Accuracy against sparsity, or barriers against the step at which copies part."""
+    from lthbench.report.plot import plot
+
+    rows = barriers(run for e in board.entries for run in e.runs if "line" in run)
+    return plot_barriers(board.title, rows) if board.quantity == "error_barrier" and rows else plot(board)
 
 
 def archive(board: Board, folder: Path) -> list[Path]:
@@ -82,15 +90,20 @@ def markdown(board: Board) -> str:
         "",
         *compared.pipe_table(head, rows),
         "",
-        *([f"![accuracy against sparsity]({board.name}.png)", ""] if board.drawn else []),
+        *([f"![{_against(board)}]({board.name}.png)", ""] if board.drawn else []),
         *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
         *[f"{label}: not the paper's; a file of sha256 {sha[:16]}…\n" for label, sha in board.own.items()],
+        *robustness.sections(board),
         *compared.sections(board),
         f"    {board.command}",
         "",
         *([f"Made with {'; '.join(made)}."] if (made := board.made_with()) else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _against(board: Board) -> str:
+    return "barrier against k" if board.quantity == "error_barrier" else "accuracy against sparsity"
 
 
 def table_csv(board: Board) -> str:
