@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from lthbench.data.known import FOLDERS, SETS
 from lthbench.data.sets import DataSettings
-from lthbench.engine.graph import Best, Ref, Stage, State
-from lthbench.engine.plan import Work
-from lthbench.engine.store import At, Demand, Points
+from lthbench.engine.graph import Best, Recalled, Ref, Stage, State
+from lthbench.engine.plan import Work, plan
+from lthbench.engine.store import At, Demand, Points, Store
 from lthbench.models import ModelSettings
 from lthbench.programs import Experiment
 from lthbench.stages.control import Control
@@ -30,8 +30,23 @@ WEIGHT_SECONDS = 1e-7  # to rank one weight, once a scoring round
 SCORING = 3.0  # the gradients of an image that is scored, in measurements of it
 
 
+class Empty(Store):
+    """A store that holds nothing: plans show the whole cost."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def has(self, stage: Stage, demand: Demand) -> bool:
+        return isinstance(stage.settings, Recalled)  # a result of an earlier command
+
+    def resumable(self, stage: object, missing: set[Demand]) -> int | None:
+        return None
+
+
 def alone(experiment: Experiment) -> float:
     """Epochs that a run would train if it shared nothing: each of its trajectories, to the furthest step it asks."""
+    if experiment.run.ticket and experiment.run.ticket.source:
+        return total_epochs(plan(experiment.goals, Empty()))
     furthest: dict[Stage, int] = {}
     asked = [(ref.stage, At(ref.step)) for ref in experiment.roles.values() if isinstance(ref, State)]
     for stage, demand in [*asked, *experiment.goals]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Choice, Composer, Config
@@ -15,7 +15,8 @@ from lthbench.cli.own import own_rows
 from lthbench.cli.resolve import look_again, resolve
 from lthbench.cli.tables import Row, Table, named, numbers
 from lthbench.cli.tuning import Tune, tuning
-from lthbench.programs import Experiment, experiment
+from lthbench.programs import Experiment, Run, experiment
+from lthbench.programs.transfer import named as ticket_of
 from lthbench.pruning.own import own
 from lthbench.report.compare import Comparison, Place
 
@@ -47,10 +48,15 @@ class Cell:
     trial: str = ""  # of a tuned grid: the setting that is tried
 
     @property
+    def pruned_by(self) -> Run:
+        """The run whose sparsity the cell is about: the one that finds its ticket, where the table says which."""
+        run = self.experiment.run
+        return run.ticket.source if run.ticket and run.ticket.source else run
+
+    @property
     def asked(self) -> str:
         """The sparsity that was asked for; a dense network is one, however it was asked."""
-        run = self.experiment.run
-        return self.sparsity if run.rounds else "ticket" if run.ticket else "0"
+        return self.sparsity if self.pruned_by.rounds else "ticket" if self.experiment.run.ticket else "0"
 
 
 @dataclass(frozen=True)
@@ -125,13 +131,23 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
             for trial in tune.of(_method(config)) or ("",) if tune else ("",):
                 point = (*choices, composer.choice(trial)) if trial else choices
                 config = composer.compose(point) if trial else config
-                made = experiment(resolve(config, explicit, {choice.key for choice in point}))
+                made = experiment(_run(composer, row, point, config, explicit))
                 if tune and not made.run.data.validation:
                     raise UserError("tune: settings are chosen on validation images; say dataset.validation=N")
                 cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row, trial)
                 cells.setdefault((label, made.id, cell.asked, trial), cell)
                 points += 1
     return Grid(name, title, top, list(cells.values()), points - len(cells), table, tune)
+
+
+def _run(composer: Composer, row: Row, point: tuple[Choice, ...], config: Config, explicit: set[str]) -> Run:
+    """The run at a point of a row, with the run that finds its ticket where the row says which."""
+    run = resolve(config, explicit, {choice.key for choice in point})
+    if row.ticket is None:
+        return run
+    told = row.source(composer, point)
+    source = resolve(composer.compose(told), explicit, {choice.key for choice in told})
+    return replace(run, ticket=ticket_of(experiment(source), str(config["ticket_output"])))
 
 
 def _top(composer: Composer, lines: Sequence[str]) -> Config:
@@ -155,7 +171,7 @@ def comparison(grid: Grid, folder: str | None) -> Comparison | None:
 
 def _nominal(cell: Cell, table: Table) -> float | None:
     """The sparsity asked for as a number; None where nothing but the network's sizes tells it."""
-    rounds = cell.experiment.run.rounds
+    rounds = cell.pruned_by.rounds
     if not rounds:
         return 0.0
     if cell.asked in table.at:

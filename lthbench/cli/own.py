@@ -2,7 +2,8 @@
 
 Each row of the table that prunes lends its recipe: the same network, training, schedule, sparsities and seeds, with
 the user's criterion in place of the row's, in the same program (before or after training). Rows that differ in their
-pruner alone lend one recipe. Controls lend none: they ask something of a ticket, not of a method. What the command
+pruner alone lend one recipe. Controls and tickets from elsewhere lend none: they ask something of a ticket, not of a
+method. What the command
 line says of the pruner (`pruner.KEY=VALUE`) is said of these rows only.
 """
 
@@ -65,7 +66,7 @@ def _recipes(composer: Composer, rows: Sequence[Row], rest: Sequence[str]) -> li
         config = composer.compose(points[-1])
         program = config["pruner"].get("program")
         dense = {str(c.value) for choices in points for c in choices if c.key == "sparsity"} <= DENSE
-        if dense or program not in PROGRAMS or config["control"]["name"] != "none":
+        if dense or row.ticket is not None or program not in PROGRAMS or config["control"]["name"] != "none":
             continue
         recipe = {key: value for key, value in config.items() if key not in ("pruner", *AXES)} | {"program": program}
         label = labels.setdefault(json.dumps(recipe, sort_keys=True, default=str), row.label)

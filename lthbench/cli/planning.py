@@ -10,31 +10,17 @@ from collections.abc import Iterator, Sequence
 from lthbench.base.errors import UserError
 from lthbench.base.units import duration, readable
 from lthbench.cli.compose import Config, composer
-from lthbench.cli.costs import Timing, alone, kept_bytes, total_epochs, wall
+from lthbench.cli.costs import Empty, Timing, alone, kept_bytes, total_epochs, wall
 from lthbench.cli.execute import folders, jobs_of, supported
 from lthbench.cli.grid import Grid, comparison, expand
 from lthbench.cli.subcommands import overrides_of, parser
-from lthbench.engine.graph import Recalled, Stage, ancestors
+from lthbench.engine.graph import ancestors
 from lthbench.engine.plan import Work, plan
-from lthbench.engine.store import Demand, Store
 from lthbench.report.compare import beside
 from lthbench.report.verdicts import attainable
 from lthbench.stages.train import Train
 
 START_SECONDS = 4.0  # torch, the data, the leaderboard
-
-
-class _Empty(Store):
-    """A store that holds nothing: plans show the whole cost."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def has(self, stage: Stage, demand: Demand) -> bool:
-        return isinstance(stage.settings, Recalled)  # a result of an earlier command
-
-    def resumable(self, stage: object, missing: set[Demand]) -> int | None:
-        return None
 
 
 def run(words: Sequence[str]) -> int:
@@ -53,7 +39,7 @@ def run(words: Sequence[str]) -> int:
     runs = grid.experiments
     goals = [goal for e in runs for goal in e.goals]
     stages = list(ancestors(e.result for e in runs))
-    whole = plan(goals, _Empty())
+    whole = plan(goals, Empty())
     naive, trained = sum(map(alone, runs)), total_epochs(whole)
     _, store = folders(grid.config)
     left = plan(goals, store) if store.root.is_dir() else whole

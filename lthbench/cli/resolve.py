@@ -20,9 +20,9 @@ from lthbench.data.known import FOLDERS, SETS, standin
 from lthbench.data.sets import Augment, DataSettings, describe_file
 from lthbench.evaluation.settings import CORRUPTIONS, Corruptions, published
 from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
-from lthbench.programs.candidates import Found, Recalibration, Soup
+from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.retraining import Retrain, Rewind
-from lthbench.programs.run import Run
+from lthbench.programs.run import Found, Run
 from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings

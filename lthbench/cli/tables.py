@@ -3,7 +3,8 @@
 `settings` hold for every row; the command line's overrides win over them; what a block or a row itself sets wins over
 both, because that is what its `label` says. `blocks` (networks, data sets) are crossed with `rows` (methods).
 `where` says in the paper's words where settings, block or row stand: by that and by sparsity the cells of the tables
-in `published` and the sides of the `claims` are found.
+in `published` and the sides of the `claims` are found. A row's `ticket: {key: value}` trains a ticket that was found
+elsewhere: by the run that the row would be with these settings.
 """
 
 from __future__ import annotations
@@ -77,13 +78,17 @@ class Table(Settings):
 
 @dataclass(frozen=True)
 class Row:
-    """One small grid of a table: a label, the table's settings, and its own, each by key."""
+    """One small grid of a table: a label, the table's settings, and its own, each by key.
+
+    `ticket`: what is set otherwise in the run that finds the ticket; None: the row trains none from elsewhere.
+    """
 
     label: str
     settings: Mapping[str, Any]
     own: Mapping[str, Any]
     where: Mapping[str, Any] = field(default_factory=dict)
     block: str = ""
+    ticket: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, table: Table, block: dict[str, Any], row: dict[str, Any]) -> Row:
@@ -92,21 +97,32 @@ class Row:
         where = dict(table.where)
         for part in (block, row):
             where |= coerce(part.pop("where", None) or {}, dict[str, Any], f"table {table.name}: {labels[0]}: where")
-        return cls(", ".join(filter(None, labels)), table.settings, block | row, where, labels[1])
+        own = block | row
+        ticket = own.pop("ticket") if isinstance(own.get("ticket"), dict) else None
+        return cls(", ".join(filter(None, labels)), table.settings, own, where, labels[1], ticket)
 
     def points(self, composer: Composer, rest: Sequence[str], scale: Config) -> Iterable[tuple[Choice, ...]]:
         """The product of all axes: settings, then the command line, then the row's own."""
-
-        def axis(key: str, value: Any) -> list[Choice]:
-            return composer.values(f"{key}={'null' if value is None else value}")
-
         said = {values[0].key: values for values in map(composer.values, rest)}
-        axes = {key: axis(key, value) for key, value in self.settings.items()} | said
-        axes |= {key: axis(key, value) for key, value in self.own.items()}
+        axes = {key: _axis(composer, key, value) for key, value in self.settings.items()} | said
+        axes |= {key: _axis(composer, key, value) for key, value in self.own.items()}
         for key, most in (("seed", scale.get("seeds")), ("sparsity", scale.get("sparsities"))):
             if most and key not in said and key in axes:
                 axes[key] = axes[key][:most]
         return itertools.product(*axes.values())
+
+    def source(self, composer: Composer, point: Sequence[Choice]) -> tuple[Choice, ...]:
+        """The point of the run that finds the ticket which the row trains at a point of its own."""
+        axes = [_axis(composer, key, value) for key, value in (self.ticket or {}).items()]
+        for values in axes:
+            if len(values) > 1:
+                raise UserError(f"{self.label}: ticket: {values[0].key} has several values; one run finds a ticket")
+        return (*point, *(values[0] for values in axes))
+
+
+def _axis(composer: Composer, key: str, value: Any) -> list[Choice]:
+    """What a table's file sets a key to: one choice, or several."""
+    return composer.values(f"{key}={'null' if value is None else value}")
 
 
 def named(composer: Composer, overrides: Sequence[str]) -> tuple[Table | None, list[str]]:
@@ -180,8 +196,10 @@ def names_of(composer: Composer) -> list[str]:
 
 def datasets(composer: Composer, table: Table) -> list[str]:
     """The data sets that a table's rows name."""
-    points = (point for row in table.grids() for point in row.points(composer, [], {}))
+    rows = table.grids()
+    points = [point for row in rows for point in row.points(composer, [], {})]
     chosen = {next((c.value for c in point if c.key == "dataset"), "digits") for point in points}
+    chosen |= {row.ticket["dataset"] for row in rows if row.ticket and "dataset" in row.ticket}
     return sorted(map(str, chosen))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from lthbench.base.errors import UserError
@@ -10,7 +9,8 @@ from lthbench.cli.showing import found
 from lthbench.engine.graph import Ref, recalled
 from lthbench.engine.store import Store, demand_of
 from lthbench.models import digest
-from lthbench.programs.candidates import Found
+from lthbench.programs.run import Found
+from lthbench.programs.transfer import parts
 
 
 def stored(ref: str, store: Store, what: str) -> Ref:
@@ -33,12 +33,9 @@ def by_result(ident: str, output: str, config: Any) -> Found:
     out, store = folders(config)
     result = found(ident, [out])
     name, stages = f"ticket: result {result['id'][:8]}", result["stages"]
-    masks = sorted((int(role[5:]), role) for role in stages if re.fullmatch(r"mask \d+", role))
-    begun = result["config"].get("retrain", {"from": 0})
-    if not masks or isinstance(begun, list) or begun["from"] == "end":
-        raise UserError(f"{name} is no ticket: it needs a mask, and weights that went back to init or an early step")
-    start = stages["init"] if not begun["from"] else f"{stages['dense'].partition('@')[0]}@{begun['from']}"
-    mask = stages[masks[-1][1]]
+    role, step, last = parts(name, stages, result["config"])
+    start = f"{stages[role].partition('@')[0]}@{step}" if step else stages[role]
+    mask = stages[last]
     texts = [stored(ref, store, f"{name}: '{ref}'").stage.text for ref in (start, mask)]
     return Found(output, start, mask, texts=tuple(texts))
 

@@ -150,7 +150,7 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
         models.check(model)
     for work in todo:
         if isinstance(work.stage.settings, Ticket):
-            ticket.made(work.stage, store)
+            ticket.check(work.stage, store)
     for s in settings:
         if isinstance(s, Init) and s.path is not None:
             initialise.given(s.model, s.path)

@@ -13,7 +13,7 @@ PROGRAMS = {"after_training": prune_after_training, "at_init": prune_at_init}
 def experiment(run: Run) -> Experiment:
     """The graph of a run, whatever its program."""
     if run.ticket:
-        return transfer(run)
+        return transfer(run, experiment(run.ticket.source) if run.ticket.source else None)
     if run.soup.name == "instability":
         return instability(run)
     if len(run.copies) > 1 and run.rounds and run.pruner.program == "after_training":

@@ -8,10 +8,9 @@ from typing import Any
 
 from lthbench.base.errors import UserError, near
 from lthbench.base.seeds import derive
-from lthbench.base.settings import Settings, aside, coerce
+from lthbench.base.settings import Settings, coerce
 from lthbench.programs.retraining import Retrain
 from lthbench.soups.settings import ACCEPTS, RECALIBRATIONS
-from lthbench.stages.ticket import OUTPUTS
 from lthbench.training.schedules import RETRAINS
 
 SOUPS = {
@@ -110,23 +109,6 @@ class Soup(Settings):
             value = low + share * (high - low)
             drawn.append(_varied(how, field, float(f"{math.exp(value) if orders else value:.4g}")))
         return drawn
-
-
-@dataclass(frozen=True)
-class Found(Settings):
-    """A ticket that was found elsewhere: `start` and `mask` name a state and a mask in the store, or `file` (the sha256
-    of a state's file) holds both. `texts` describe the two stages, `path` is where the file lies."""
-
-    output: str
-    start: str | None = None
-    mask: str | None = None
-    file: str | None = None
-    texts: tuple[str, ...] = aside(())
-    path: str | None = aside()
-
-    def __post_init__(self) -> None:
-        if self.output not in OUTPUTS:
-            raise UserError(f"ticket_output: unknown choice '{self.output}'{near(self.output, OUTPUTS)}")
 
 
 @dataclass(frozen=True)

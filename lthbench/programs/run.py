@@ -11,12 +11,12 @@ from typing import Any
 from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, aside, canonical
 from lthbench.data.sets import Augment, DataSettings
-from lthbench.engine.graph import Best, Ref, Stage, State, recalled
+from lthbench.engine.graph import Best, Ref, Stage, State
 from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
 from lthbench.evaluation.settings import Corruptions
 from lthbench.models import MODELS, ModelSettings
-from lthbench.programs.candidates import Found, Recalibration, Soup
+from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
 from lthbench.programs.retraining import UNITS, Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
@@ -30,7 +30,7 @@ from lthbench.stages.average import average
 from lthbench.stages.control import control
 from lthbench.stages.evaluate import evaluate
 from lthbench.stages.prune import Pruner
-from lthbench.stages.ticket import ticket
+from lthbench.stages.ticket import OUTPUTS
 from lthbench.stages.train import train
 from lthbench.training.recipe import Recipe
 
@@ -41,6 +41,25 @@ SELECTS = {
     "best_test": "the state of best test accuracy, for papers that report it; never a fair estimate",
 }
 _BEST_BY = {"best_val_loss": "val.loss", "best_test": "test.accuracy"}
+
+
+@dataclass(frozen=True)
+class Found(Settings):
+    """A ticket that is found elsewhere: `start` and `mask` name a state and a mask, or `file` (the sha256 of a state's
+    file) holds both. `source` is the run that finds it; without one `texts` describe the two stages, whose results are
+    in the store. `path` is where the file lies."""
+
+    output: str
+    start: str | None = None
+    mask: str | None = None
+    file: str | None = None
+    texts: tuple[str, ...] = aside(())
+    path: str | None = aside()
+    source: Run | None = aside()
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise UserError(f"ticket_output: unknown choice '{self.output}'{near(self.output, OUTPUTS)}")
 
 
 @dataclass(frozen=True)
@@ -324,17 +343,6 @@ class Run(Settings):
         if self.weights is not None:
             return initial.given(self.model, self.weights, self.weights_path)
         return initial.init(self.model, self.initialiser, self.seed)
-
-    def found_ticket(self) -> Stage:
-        """The ticket as a state to train from."""
-        found = self.ticket
-        assert found is not None
-        how = self.model, found.output, self.initialiser, self.seed
-        if found.file is not None:
-            return ticket(*how, file=(found.file, found.path or ""))
-        start, mask = (recalled(text) for text in found.texts)
-        _, _, step = (found.start or "").partition("@")
-        return ticket(*how, found=(start.at(int(step)) if step else start, mask))
 
     @property
     def fresh_steps(self) -> int:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lthbench.base.settings import Settings, aside
-from lthbench.engine.graph import Ref, Stage, stage
+from lthbench.engine.graph import Ref, Stage, ancestors, stage
 from lthbench.engine.runner import Job
-from lthbench.engine.store import Store, state_file
+from lthbench.engine.store import Store, demand_of, state_file
 from lthbench.models import ModelSettings, digest
+from lthbench.stages.init import Init
 
 KIND, VERSION = "ticket", 1
 OUTPUTS = ("fresh", "kept")
@@ -31,6 +32,11 @@ class Ticket(Settings):
     seed: int | None
     file: str | None
     path: str | None = aside()
+
+    @property
+    def fresh(self) -> tuple[str, int] | None:
+        """Initialiser and seed of the output layer; None where it is kept."""
+        return None if self.initialiser is None or self.seed is None else (self.initialiser, self.seed)
 
 
 def ticket(
@@ -54,6 +60,24 @@ def compute(job: Job) -> None:
     job.store.write(job.stage, "out.safetensors", *made(job.stage, job.store).pack())
 
 
+def check(what: Stage, store: Store) -> None:
+    """Raise a UserError naming the first tensor that does not fit: of a ticket not found yet, by its network."""
+    if all(store.has(ref.stage, demand_of(ref)) for ref in what.inputs.values()):
+        made(what, store)
+        return
+    import torch
+
+    from lthbench.models import create
+    from lthbench.models.transplant import transplanted
+
+    s = what.settings
+    assert isinstance(s, Ticket)
+    source = next(a.settings.model for a in ancestors([what]) if isinstance(a.settings, Init))
+    with torch.device("meta"):
+        weights = create(source).state_dict()
+    transplanted(s.model, weights, {}, s.fresh)
+
+
 def made(what: Stage, store: Store) -> Any:
     """The ticket's checkpoint. Raises UserError naming the first tensor that does not fit."""
     from lthbench.models.transplant import transplanted
@@ -72,6 +96,5 @@ def made(what: Stage, store: Store) -> Any:
         name = "out.safetensors" if isinstance(start, Stage) else state_file(start.step)
         weights = Checkpoint.unpack(store.read(start.stage.id, name)).weights
         mask = store.read(what.inputs["mask"].stage.id, "out.safetensors")[0]
-    fresh = None if s.initialiser is None or s.seed is None else (s.initialiser, s.seed)
-    net, kept = transplanted(s.model, weights, mask, fresh)
+    net, kept = transplanted(s.model, weights, mask, s.fresh)
     return Checkpoint(s.model, net).masked(kept)

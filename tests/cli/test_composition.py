@@ -15,8 +15,8 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from lthbench.cli.compose import Composer, composer
+from lthbench.cli.costs import Empty
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import _Empty
 from lthbench.cli.resolve import resolve
 from lthbench.cli.tables import read
 from lthbench.engine.plan import plan
@@ -76,7 +76,7 @@ def test_tables_plan_at_every_scale(table, scale, composing):
     grid = expand(composing, [f"table={table}", f"scale={scale}"], multirun=False)
     assert grid.name == (table if scale == "paper" else f"{table}.{scale}")
     assert len({(c.label, c.sparsity, c.seed) for c in grid.cells}) == len(grid.cells)
-    works = plan([goal for e in grid.experiments for goal in e.goals], _Empty())
+    works = plan([goal for e in grid.experiments for goal in e.goals], Empty())
     done = set()
     for work in works:  # every input comes before its consumers
         assert all(needed in done for needed, _ in work.inputs_needed)
@@ -147,12 +147,12 @@ import sys, time
 begun = time.perf_counter()
 from lthbench.cli.compose import composer
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import _Empty
+from lthbench.cli.costs import Empty
 from lthbench.engine.plan import plan
 words = "seed=range({seeds}) sparsity=0.5,0.8,0.9,0.95,0.98 rewind=init,early,lr,finetune control=none,reinit".split()
 with composer(None) as compose:
     runs = expand(compose, words, True).experiments
-works = plan([goal for e in runs for goal in e.goals], _Empty())
+works = plan([goal for e in runs for goal in e.goals], Empty())
 print(len(runs), len(works), "torch" in sys.modules)
 print(f"{{time.perf_counter() - begun:.1f}} s", file=sys.stderr)
 """

@@ -14,9 +14,8 @@ from lthbench.base.settings import Settings
 from lthbench.base.units import duration
 from lthbench.bench.pace import Pace
 from lthbench.cli.compose import Composer, composer
-from lthbench.cli.costs import FILE_SECONDS, SCORING, WEIGHT_SECONDS, Timing, wall
+from lthbench.cli.costs import FILE_SECONDS, SCORING, WEIGHT_SECONDS, Empty, Timing, wall
 from lthbench.cli.grid import expand
-from lthbench.cli.planning import _Empty
 from lthbench.engine.graph import stage
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.store import Output
@@ -33,7 +32,7 @@ def composing() -> Iterator[Composer]:
 
 def works(composing: Composer, *words: str) -> list[Work]:
     grid = expand(composing, words, multirun=True)
-    return plan([goal for e in grid.experiments for goal in e.goals], _Empty())
+    return plan([goal for e in grid.experiments for goal in e.goals], Empty())
 
 
 def seconds(composing: Composer, *words: str) -> dict[str, float]:

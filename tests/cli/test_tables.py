@@ -11,10 +11,9 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from lthbench.cli.compose import Composer, composer
+from lthbench.cli.costs import Empty, total_epochs
 from lthbench.cli.costs import alone as alone_epochs
-from lthbench.cli.costs import total_epochs
 from lthbench.cli.grid import comparison, expand
-from lthbench.cli.planning import _Empty
 from lthbench.cli.tables import read
 from lthbench.engine.plan import plan
 from lthbench.report.board import board
@@ -42,7 +41,7 @@ def test_every_table_composes_plans_and_finds_its_paper(name, composing):
         assert table.paper
         return
     grid = expand(composing, [f"table={name}", "seed=0", *(["scale=smoke"] if name in ON_DISK else [])], False)
-    stages = plan([goal for e in grid.experiments for goal in e.goals], _Empty())
+    stages = plan([goal for e in grid.experiments for goal in e.goals], Empty())
     seeds = len(str(table.settings["seed"]).split(","))  # which share nothing
     epochs, alone = seeds * total_epochs(stages), seeds * sum(map(alone_epochs, grid.experiments))
     if name not in ON_DISK:

@@ -67,7 +67,7 @@ def test_a_ticket_goes_to_another_optimiser_and_another_data_set(run, refused, h
     for words, message in (
         (f"ticket={found['id']} ticket_output=kept {other}", dropped),
         ("ticket=zzz", "no result begins with 'zzz' in 'results/out/runs'"),
-        (f"ticket={moved['id']}", f"ticket: result {moved['id'][:8]} is no ticket: it needs a mask, and weights that "
+        (f"ticket={moved['id']}", f"ticket: result {moved['id'][:8]} has no ticket: it needs a mask, and weights that "
          "went back to init or an early step"),
         (f"ticket={found['id']} ticket_output=frsh", "ticket_output: unknown choice 'frsh'; did you mean 'fresh'?"),
         ("ticket=none.safetensors", "ticket: no file 'none.safetensors'"),
@@ -76,3 +76,48 @@ def test_a_ticket_goes_to_another_optimiser_and_another_data_set(run, refused, h
     assert refused(f"ticket=other.safetensors {other}").startswith(
         "ticket: 'other.safetensors' is no safetensors file:"
     )
+
+
+TABLE = """
+settings: {model.width: 0.1, train.epochs: 1, rewind: early, rewind.k: 5, rewind.unit: iteration, seed: 0,
+           prunable: no_output, sparsity: 'level:1,level:2'}
+rows:
+  - {label: found}
+  - {label: 'with SGD, found with Adam', train.optimizer: sgd, ticket: {train.optimizer: adam}}
+"""
+
+
+def test_a_row_of_a_table_says_which_run_finds_its_ticket(run, refused, here):
+    (here / "mine" / "table").mkdir(parents=True)
+    path = here / "mine" / "table" / "moved.yaml"
+    path.write_text(TABLE)
+    table = "table=moved --config-dir mine jobs=1"
+    said = run(f"plan {table} --no-timing")
+    # each ticket is found where the first row finds its own, and trained once more
+    assert said.last == "plan: 4 runs, 14 distinct stages, 4.6 epochs (9.2 naive)"
+    said = run(table)
+    assert said.code == 0 and said.last == "stages: 14 asked, 14 computed, 0 reused", said.err
+    results = [json.loads(p.read_text()) for p in Path("results/out/runs").glob("*.json")]
+    moved = {r["id"]: r for r in results if "ticket" in r["config"]}
+    assert len(moved) == 2 and len(results) == 4
+    page = Path("results/out/leaderboards/moved.md").read_text()
+    assert "level:1" not in page and "ticket |" not in page  # columns are sparsities, those at which it was found
+
+    last = next(r for r in results if len(r["config"].get("rounds", [])) == 2)
+    again = run(f"ticket={last['id']} train.optimizer=sgd prunable=no_output {TRAINED}")
+    assert " 0 computed" in again.last  # the same run, its ticket found by another command
+    there = moved[result(again)["id"]]
+    assert result(again) == there | {k: result(again)[k] for k in ("cost", "environment", "versions")}
+
+    for row, message in (
+        ("ticket: {seed: '0,1'}", "odd: ticket: seed has several values; one run finds a ticket"),
+        (
+            "ticket: {rewind: none}",
+            "ticket: the run that finds it has no ticket: it needs a mask, and weights that went back to init or an "
+            "early step",
+        ),
+        ("ticket: {datset: mnist}", "unknown key 'datset'; did you mean 'dataset'?"),
+        ("ticket: {model.width: 0.2}", "ticket: 'fc1.bias' is (60,) in the ticket, (30,) in lenet_300_100"),
+    ):
+        path.write_text(TABLE + "  - {label: odd, " + row + "}\n")
+        assert refused("table=moved --config-dir mine only=odd out=new") == message
