@@ -54,7 +54,8 @@ def take_over(stage: Stage, missing: Iterable[Demand], twin: Stage, store: Store
     if curve := store.curve(twin.id):
         store.extend_curve(stage, curve)  # before the states: no state is ahead of its curve
     for step in (demand.step for demand in missing if isinstance(demand, At)):
-        for name in [moments_file(step)] * isinstance(step, int) + [state_file(step)]:
+        moments = [moments_file(step)] if isinstance(step, int) else []
+        for name in [*moments, state_file(step)]:
             if name in there:
                 store.write(stage, name, *store.read(twin.id, name))
 

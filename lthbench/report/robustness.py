@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from lthbench.report.board import Board, Entry
@@ -31,9 +32,7 @@ def sections(board: Board) -> list[str]:
         ood_accuracy,
     ]
     rows = [[name, *(_text(e, measure) for measure in measures)] for name, e in zip(names, cells)]
-    each = [
-        [c, *(_text(e, lambda run, c=c: _mean(_by_corruption(run).get(c)), 1) for e in cells)] for c in by_corruption
-    ]  # type: ignore[misc]
+    each = [[c, *(_text(e, partial(_under, c), 1) for e in cells)] for c in by_corruption]
     return [
         "## Robustness",
         "",
@@ -69,7 +68,9 @@ def _percent(value: float | None) -> float:
     return math.nan if value is None else 100 * value
 
 
-def _mean(values: Sequence[float] | None) -> float:
+def _under(corruption: str, run: Run) -> float:
+    """Accuracy under a corruption, in percent: the mean over severities."""
+    values = _by_corruption(run).get(corruption)
     return 100 * statistics.fmean(values) if values else math.nan
 
 
