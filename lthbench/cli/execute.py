@@ -24,6 +24,7 @@ from lthbench.report.board import Board, board
 from lthbench.report.compare import compare
 
 LAUNCHERS = ("local", "slurm")
+HELD_OUT = "soups choose by validation images: a tenth of the training images is held out (dataset.validation=N)"
 DEVICES = r"cpu|mps|cuda(:\d+)?"
 
 
@@ -47,6 +48,8 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     local.check(runs, store, "cpu" if on_slurm else config["device"], config["threads"])
     seeds = len({cell.seed for cell in grid.cells})
     say(f"{grid.title}: {_count(len(runs), 'run')}, {_count(seeds, 'seed')}, results in {out}")
+    if grid.held_out:
+        say(HELD_OUT)
     if grid.collapsed:
         say(f"{grid.collapsed} points of the grid say the same as others and run once")
     if extra := len(grid.cells) - len(runs):

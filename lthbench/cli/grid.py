@@ -16,6 +16,7 @@ from lthbench.cli.resolve import look_again, resolve
 from lthbench.cli.tables import Row, Table, named, numbers
 from lthbench.cli.tuning import Tune, tuning
 from lthbench.programs import Experiment, Run, experiment
+from lthbench.programs.candidates import CHOOSING
 from lthbench.programs.transfer import named as ticket_of
 from lthbench.pruning.own import own
 from lthbench.report.compare import Comparison, Place
@@ -70,6 +71,7 @@ class Grid:
     collapsed: int
     table: Table | None = None
     tune: Tune | None = None
+    held_out: bool = False  # validation images that nobody asked for
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -118,6 +120,9 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
                 labels = [row.label for row in rows]
                 raise UserError(f"only={top['only']}: no such row in table {name}{near(top['only'], labels)}")
             rows = chosen
+    choices_said = [choice for line in rest for choice in composer.values(line)]
+    chooses = any(choice.key == "soup" and choice.value in CHOOSING for choice in choices_said)
+    hold_out = table is None and chooses and "dataset.validation" not in explicit
     scale = top["scale"]
     if scale["name"] != "paper":
         name += f".{scale['name']}"
@@ -131,18 +136,20 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
             for trial in tune.of(_method(config)) or ("",) if tune else ("",):
                 point = (*choices, composer.choice(trial)) if trial else choices
                 config = composer.compose(point) if trial else config
-                made = experiment(_run(composer, row, point, config, explicit))
+                made = experiment(_run(composer, row, point, config, explicit, hold_out))
                 if tune and not made.run.data.validation:
                     raise UserError("tune: settings are chosen on validation images; say dataset.validation=N")
                 cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row, trial)
                 cells.setdefault((label, made.id, cell.asked, trial), cell)
                 points += 1
-    return Grid(name, title, top, list(cells.values()), points - len(cells), table, tune)
+    return Grid(name, title, top, list(cells.values()), points - len(cells), table, tune, hold_out)
 
 
-def _run(composer: Composer, row: Row, point: tuple[Choice, ...], config: Config, explicit: set[str]) -> Run:
+def _run(
+    composer: Composer, row: Row, point: tuple[Choice, ...], config: Config, explicit: set[str], hold_out: bool
+) -> Run:
     """The run at a point of a row, with the run that finds its ticket where the row says which."""
-    run = resolve(config, explicit, {choice.key for choice in point})
+    run = resolve(config, explicit, {choice.key for choice in point}, hold_out)
     if row.ticket is None:
         return run
     told = row.source(composer, point)

@@ -11,7 +11,7 @@ from lthbench.base.errors import UserError
 from lthbench.base.units import duration, readable
 from lthbench.cli.compose import Config, composer
 from lthbench.cli.costs import Empty, Timing, alone, kept_bytes, total_epochs, wall
-from lthbench.cli.execute import folders, jobs_of, supported
+from lthbench.cli.execute import HELD_OUT, folders, jobs_of, supported
 from lthbench.cli.grid import Grid, comparison, expand
 from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.engine.graph import ancestors
@@ -44,6 +44,8 @@ def run(words: Sequence[str]) -> int:
     _, store = folders(grid.config)
     left = plan(goals, store) if store.root.is_dir() else whole
     print(f"{grid.title}: {len(grid.cells)} cells")
+    if grid.held_out:
+        print(HELD_OUT)
     share = f" ({trained / naive:.0%})" if naive else ""
     print(f"epochs asked for, each run alone: {naive:.1f}; after sharing: {trained:.1f}{share}")
     everything, needed = kept_bytes(whole, [e.roles["final"] for e in runs])

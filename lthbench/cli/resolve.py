@@ -42,13 +42,16 @@ _RECIPE = (
 _SCORING = ("rounds", "spacing", "regrow", "batches", "batch", "per_class", "mode", "dtype")
 
 
-def resolve(config: Config, explicit: set[str], told: Collection[str] | None = None) -> Run:
+def resolve(config: Config, explicit: set[str], told: Collection[str] | None = None, hold_out: bool = False) -> Run:
     """The run that a configuration describes. Raises UserError for whatever the configuration alone shows wrong.
 
-    `explicit` keys are not touched by the scale; `told` are those that are no defaults (None: not known).
+    `explicit` keys are not touched by the scale; `told` are those that are no defaults (None: not known). `hold_out`:
+    a tenth of the training images, as Zimmer et al. do, where no validation images are.
     """
     scale = _cached(_scale, config["scale"])
     data = _cached(_data, config["dataset"], data_root(config), scale.standin)
+    if hold_out and not data.validation:
+        data = replace(data, validation=data.samples // 10)
     model, initialiser, weights, weights_as, path = _cached(
         _model, config["model"], 1.0 if "model.width" in explicit else scale.width, data
     )

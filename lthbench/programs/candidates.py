@@ -23,6 +23,7 @@ SOUPS = {
     "instability": "two copies from step k on, in another order of data, and the line between them (LMC)",
     "reprune": "m runs of their own; their mean is pruned again, since it has lost sparsity",
 }
+CHOOSING = ("greedy", "best")  # by validation images
 VARIED = {  # what is varied: the field of Retrain, and whether it is drawn by orders of magnitude
     "seed": ("", False),
     "weight_decay": ("weight_decay", True),

@@ -16,7 +16,7 @@ from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
 from lthbench.evaluation.settings import Corruptions
 from lthbench.models import MODELS, ModelSettings
-from lthbench.programs.candidates import Recalibration, Soup
+from lthbench.programs.candidates import CHOOSING, Recalibration, Soup
 from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
 from lthbench.programs.retraining import UNITS, Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
@@ -177,7 +177,7 @@ class Run(Settings):
 
     def _check_soup(self) -> None:
         name = self.soup.name
-        if name in ("greedy", "best") and not self.data.validation:
+        if name in CHOOSING and not self.data.validation:
             raise UserError(f"soup={name} chooses by validation images: it needs dataset.validation > 0")
         if self.control != "none":
             raise UserError(f"soup={name}, control={self.control}: one of them, the other none")

@@ -44,6 +44,19 @@ def test_every_soup_runs_and_counts_what_it_asked_and_computed(run, here):
     assert set(greedy["soup"]) == {"members", "rule", "accuracies", "order", "trials", "chosen"}
 
 
+def test_a_tenth_is_held_out_where_soups_choose_and_nobody_says_how_much(run):
+    """In all runs of the command, which so share their trainings."""
+    words = "soup=uniform,greedy rewind=none retrain=llr schedule=oneshot train.epochs=5 retrain.epochs=2 -m"
+    said = run(f"plan {words} --no-timing")
+    assert said.last.endswith("11.0 epochs (22.0 naive)") and "a tenth of the training images is held out" in said.out
+    alone = run(f"plan {words.replace('uniform,greedy', 'none,uniform')} --no-timing")
+    assert "held out" not in alone.out
+    with composer(None) as compose:
+        grids = [expand(compose, ["soup=uniform,greedy", *more], True) for more in ([], ["dataset.validation=9"])]
+    assert [{e.run.data.validation for e in grid.experiments} for grid in grids] == [{143}, {9}]
+    assert [grid.held_out for grid in grids] == [True, False]
+
+
 def test_one_round_costs_its_candidates(run):
     words = "dataset.validation=200 train.epochs=5 retrain.epochs=2 schedule=oneshot -m"
     said = run(f"plan soup=uniform,greedy,best,mean,ensemble {words}")
@@ -61,8 +74,8 @@ def test_bimp_is_a_shorter_linear_training_and_rounds_that_share_a_budget():
 REFUSED = [
     ("soup=uniform soup.m=0", "soup.m: 0 is less than 1"),
     ("soup=unifrm", "no option 'unifrm' in group 'soup'; did you mean 'uniform'?"),
-    ("soup=greedy", "soup=greedy chooses by validation images: it needs dataset.validation > 0"),
-    ("soup=best", "soup=best chooses by validation images: it needs dataset.validation > 0"),
+    ("soup=greedy dataset.validation=0", "soup=greedy chooses by validation images: it needs dataset.validation > 0"),
+    ("soup=best dataset.validation=0", "soup=best chooses by validation images: it needs dataset.validation > 0"),
     ("soup=uniform soup.vary=lr", "soup.vary=lr needs soup.values (one for each copy) or soup.draw (two bounds)"),
     ("soup=uniform soup.vary=lr 'soup.values=[0.1,0.2]'", "soup.values: 2 values for soup.m=3 copies"),
     ("soup=uniform soup.vary=sed", "soup.vary: unknown choice 'sed'; did you mean 'seed'?"),
