@@ -36,9 +36,9 @@ def _mean_and_sd(values: list[float]) -> str:
 
 
 def barriers(results: Iterable[dict[str, Any]]) -> list[Barriers]:
-    """Gather the results of instability analysis, by network, sparsity and k."""
+    """Gather the results of instability analysis, each once, by network, sparsity and k."""
     found: dict[tuple[str, float, int], Barriers] = {}
-    for result in results:
+    for result in {result["id"]: result for result in results}.values():
         counted, retrain = result["sparsity"]["prunable"], result["config"]["retrain"]
         begun = (retrain[0] if isinstance(retrain, list) else retrain)["from"]
         k = result["config"]["steps"] if begun == "end" else begun
@@ -99,8 +99,9 @@ def plot_barriers(title: str, rows: list[Barriers], split: str = "test") -> byte
             capsize=2.5,
         )
     axes.axhline(STABLE, color="0.5", linestyle=":", linewidth=1.2, label="stable below")
-    positive = [row.k for row in rows if row.k]
-    axes.set_xscale("symlog", linthresh=min(positive, default=1))
+    ends = [row.k for row in rows if row.k] or [1]
+    axes.set_xscale("symlog", linthresh=min(ends))
+    axes.set_xlim(-0.2 * min(ends), 1.3 * max(ends))
     axes.set_xlabel("step k at which the copies part")
     axes.set_ylabel(f"{split} error barrier, percentage points")
     axes.set_title(title, loc="left", fontsize=11)

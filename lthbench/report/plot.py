@@ -1,4 +1,5 @@
-"""Accuracy against sparsity, with the spread over seeds: as a file, and as a drawing in the page."""
+"""Accuracy against sparsity (of one sparsity: by method), with the spread over seeds: as a file, and as a drawing in
+the page."""
 
 from __future__ import annotations
 
@@ -53,7 +54,15 @@ def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequenc
 
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
+    axes.grid(alpha=0.25)
     with_runs = [e for e in entries if e.runs]
+    if len({e.asked for e in with_runs if e.sparsity}) == 1 and len({e.label for e in with_runs}) > 2:
+        _by_method(axes, with_runs, colours[0])
+        axes.set_xlabel(QUANTITIES[board.quantity][0])
+        axes.legend(fontsize=8, frameon=False, title=_spread(board), title_fontsize=8, loc="best")
+        if title:
+            figure.suptitle(_plain(title), x=0.01, horizontalalignment="left", fontsize=11)
+        return figure
     by_label: dict[str, list[Entry]] = {}
     for e in with_runs:
         by_label.setdefault(e.label, []).append(e)
@@ -75,9 +84,23 @@ def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequenc
     axes.set_xlabel("prunable weights remaining, % (log scale)")
     axes.set_ylabel(QUANTITIES[board.quantity][0])
     axes.set_title(_plain(title), loc="left", fontsize=11)
-    axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False, title=_spread(board), title_fontsize=8, loc="best")
     return figure
+
+
+def _by_method(axes: Any, cells: Sequence[Entry], colour: str) -> None:
+    """A row a method, the dense network as a dashed line."""
+    rows = [e for e in cells if e.sparsity]
+    spreads = [0.0 if math.isnan(e.sd) else e.sd for e in rows]
+    how: Any = {"fmt": "o", "color": colour, "markersize": 4.5, "capsize": 2.5}
+    remains = f"{_remains(rows[0]):.3g} % of the weights"
+    axes.errorbar([e.mean for e in rows], range(len(rows)), xerr=spreads, label=remains, **how)
+    if paper := [(e.published.value, at) for at, e in enumerate(rows) if e.published is not None]:
+        axes.plot(*zip(*paper), "D", color=colour, fillstyle="none", markersize=5.5, label="published")
+    for dense in [e for e in cells if not e.sparsity][:1]:
+        axes.axvline(dense.mean, color="0.5", linestyle="--", linewidth=1.2, label=_plain(dense.label))
+    axes.set_yticks(range(len(rows)), [_plain(e.label) for e in rows], fontsize=9)
+    axes.invert_yaxis()
 
 
 def _line(axes: Any, line: Sequence[Entry], label: str, colour: str, marker: str) -> None:
