@@ -13,14 +13,18 @@ import hashlib
 import json
 import netrc
 import os
-import socket
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from lthbench import __version__
 from lthbench.base.errors import UserError, near
@@ -30,6 +34,7 @@ from lthbench.engine.runner import Outcome
 from lthbench.engine.store import Output, Store
 from lthbench.programs import Experiment
 from lthbench.stages.train import Train
+from lthbench.tracking.parts import clear_torn, note, sent
 
 MODES = ("online", "offline", "disabled")
 REACH_SECONDS, START_SECONDS, CLOSE_SECONDS = 3.0, 10.0, 30.0  # how long the network may take for each
@@ -66,13 +71,32 @@ class Mirror:
             if e.trajectory is not None:
                 self.by_trajectory.setdefault(e.trajectory, []).append(e)
         self.open: dict[str, _Run] = {}
+        self.began_again = False
 
     def __call__(self, event: str, **facts: Any) -> None:
         if self.mode == "disabled":
             return
+        try:
+            self._hear(event, **facts)
+        except Exception:
+            if self.began_again:
+                raise
+            self._begin_again()
+            self._hear(event, **facts)
+
+    def _begin_again(self) -> None:
+        """W&B's own process is gone: Slurm's TERM goes to all of a job. Another one closes the runs in order."""
+        self.began_again = True
+        with suppress(Exception):
+            self.wandb.teardown()
+        were, self.open = list(self.open.values()), {}
+        for run in were:
+            self._run(run.experiment)
+
+    def _hear(self, event: str, **facts: Any) -> None:
         if event == "start":
             for e in self.by_trajectory.get(facts["work"].stage, []):
-                self._run(e).feed(self.store.curve(facts["work"].stage.id))
+                self._run(e)
         elif event == "step":
             for e in self.by_trajectory.get(facts["stage"], []):
                 self._run(e).feed(facts["points"])
@@ -100,9 +124,7 @@ class Mirror:
             if asked:
                 print(f"wandb: no API key for {host}: offline (wandb login)", file=sys.stderr)
             return "offline"
-        try:
-            socket.create_connection((host, server.port or 443), REACH_SECONDS).close()
-        except OSError:
+        if not _answers(server.geturl()):
             print(f"wandb: {host} does not answer: offline (python -m lthbench sync, later)", file=sys.stderr)
             return "offline"
         return "online"
@@ -121,18 +143,18 @@ class Mirror:
             run.close(STOPPED if outcome.stopped or outcome.waiting else 1)
         self.open.clear()
         for e in self.by_result.values():
-            if not _sent(self.out, e.id)["done"] and self.store.has(e.result, Output()):
+            if not sent(self.out, e.id)["done"] and self.store.has(e.result, Output()):
                 self._complete(e)
 
     def _leaderboard(self, name: str, title: str, head: list[str], rows: list[list[str]]) -> None:
         ident = leaderboard_id(name, (e.id for e in self.by_result.values()))
         now = hashlib.sha256(canonical(rows).encode()).hexdigest()
-        if _sent(self.out, ident).get("rows") == now:
+        if sent(self.out, ident).get("rows") == now:
             return
         run = self.start(ident, f"leaderboard {name}", "leaderboard", [], {"title": title})
         run.log({"leaderboard": self.wandb.Table(columns=head, data=rows)})
         run.finish(exit_code=0)
-        _note(self.out, ident, step=-1, done=True, rows=now)
+        note(self.out, ident, Path(run.dir).parent, step=-1, done=True, rows=now)
 
     @cached_property
     def wandb(self) -> Any:
@@ -143,6 +165,7 @@ class Mirror:
     def start(self, ident: str, name: str, job_type: str, tags: list[str], config: dict[str, Any]) -> Any:
         """Begin or continue a W&B run; offline if the server will not have it."""
         self.out.mkdir(parents=True, exist_ok=True)
+        clear_torn(self.out, ident)
         how = self.wandb.Settings(
             console="off",
             silent=True,
@@ -177,6 +200,7 @@ class Mirror:
                 raise
             print(f"wandb: {str(error).splitlines()[0]}: offline from here", file=sys.stderr)
             self.mode = "offline"
+            self.wandb.teardown()  # else the id counts as in use
             return self.wandb.init(mode="offline", **said)
 
 
@@ -196,7 +220,9 @@ class _Run:
         kind = run.pruner.program if run.rounds else "dense"
         self.run = mirror.start(experiment.id, name, kind, [tag[:64] for tag in tags], config)
         self.run.define_metric("*", step_metric="step")
-        self.step = _sent(mirror.out, experiment.id)["step"]
+        self.step = sent(mirror.out, experiment.id)["step"]
+        if experiment.trajectory is not None:
+            self.feed(mirror.store.curve(experiment.trajectory.id))
 
     def feed(self, curve: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
         """Log what a curve has beyond what was sent, one row a step."""
@@ -235,7 +261,8 @@ class _Run:
         if code == STOPPED:
             self.run.mark_preempting()
         self.run.finish(exit_code=code)
-        _note(self.mirror.out, self.experiment.id, step=self.step, done=code == 0)
+        part = Path(self.run.dir).parent
+        note(self.mirror.out, self.experiment.id, part, step=self.step, done=code == 0)
 
 
 def leaderboard_id(name: str, runs: Iterable[str]) -> str:
@@ -253,18 +280,20 @@ def _key(host: str) -> bool:
         return False
 
 
-def _sent(out: Path, ident: str) -> dict[str, Any]:
-    """How far a W&B run is: up to which step its history is safe, and whether it is complete."""
-    try:
-        found: dict[str, Any] = json.loads((out / "wandb" / "sent" / f"{ident}.json").read_text())
-        return found
-    except (OSError, ValueError):
-        return {"step": -1, "done": False}
+def _answers(url: str) -> bool:
+    """Whether a server says anything within REACH_SECONDS, finding its address included."""
+    answers: list[bool] = []
 
+    def ask() -> None:
+        try:
+            urlopen(url, timeout=REACH_SECONDS).close()
+        except HTTPError:  # an answer
+            pass
+        except (OSError, HTTPException, ValueError):
+            return
+        answers.append(True)
 
-def _note(out: Path, ident: str, **what: Any) -> None:
-    folder = out / "wandb" / "sent"
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{ident}.{os.getpid()}"
-    part.write_text(json.dumps(what))
-    os.replace(part, folder / f"{ident}.json")
+    asking = threading.Thread(target=ask, daemon=True)  # no time-out holds while a name is looked up
+    asking.start()
+    asking.join(REACH_SECONDS)
+    return bool(answers)

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import pytest
+from engine.small_runs import contents
 from launch.conftest import costs, results
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -24,6 +25,11 @@ PREEMPT = "sbatch --partition=urgent --exclusive --time=1 --output=/dev/null --w
 def done(out):
     """How many stages are computed."""
     return sum(1 for _ in out.glob("store/*/*/cost.json"))
+
+
+def stages(out):
+    """The folders of a store's stages."""
+    return list(out.glob("store/[0-9a-f][0-9a-f]/*"))
 
 
 def test_nothing_is_lost_or_done_twice(clean, shell, tmp_path):
@@ -55,5 +61,11 @@ def test_nothing_is_lost_or_done_twice(clean, shell, tmp_path):
     assert results(there) == results(tmp_path / "local")
     csv = (there / "leaderboards" / "grid.csv").read_bytes()
     assert csv == (tmp_path / "local" / "leaderboards" / "grid.csv").read_bytes()
-    assert {len(cost) for cost in costs(there)} == {1}, "each stage was finished by one computation"
-    assert len(costs(there)) == total
+    assert contents(there / "store") == contents(tmp_path / "local" / "store")
+    assert {len(cost) for cost in costs(there)} == {1}, "no stage was finished twice"
+    unpriced = [folder for folder in stages(there) if not (folder / "cost.json").exists()]
+    assert len(stages(there)) == total
+    assert all(list(folder.glob("claim.*")) for folder in unpriced), (
+        "killed between the last file and the note of its cost"
+    )
+    assert len(unpriced) <= sum("KILL" in blow for blow in struck)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import threading
 import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from engine.small_runs import Interrupt, graph, small
@@ -129,6 +135,56 @@ def test_a_run_that_failed_ends_so(tmp_path, monkeypatch):
     assert [part.exit_code for part in kept(tmp_path, e.id)] == [1]
 
 
+def kill_wandbs_own_process():
+    children = Path("/proc/self/task").glob("*/children")
+    pids = {int(pid) for path in children for pid in path.read_text().split()}
+    cores = [pid for pid in pids if "wandb-core" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert cores
+    for pid in cores:
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_slurms_signal_ends_wandbs_own_process_too_and_another_closes_the_run(tmp_path, monkeypatch, stopped):
+    monkeypatch.setattr(training, "TICK_STEPS", 5)
+    e, struck = graph(RUN), []
+
+    def signal_all(event, **facts):
+        if event == "step" and facts["stage"] is e.trajectory and facts["step"] == 25 and not struck:
+            kill_wandbs_own_process()
+            struck.append(True)
+
+    listeners = [mirror(tmp_path, RUN), signal_all]
+    stop = (lambda: bool(struck)) if stopped else (lambda: False)
+    outcome = Runner(Store(tmp_path / "store"), KINDS, listeners, stop=stop).run(e.goals)
+    assert outcome.stopped == stopped
+    parts = kept(tmp_path, e.id)
+    assert [(part.exit_code, part.preempting) for part in parts] == ([(85, True)] if stopped else [(0, False)])
+    if stopped:
+        time.sleep(1.1)
+        assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
+        parts = kept(tmp_path, e.id)
+        assert [part.exit_code for part in parts] == [85, 0]
+    assert [row for part in parts for row in part.rows] == curve(tmp_path, RUN)
+
+
+def test_what_a_killed_process_left_torn_is_sent_again_and_once(tmp_path):
+    import wandb
+
+    e = graph(RUN)
+    with pytest.raises(KeyboardInterrupt):
+        compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN), Interrupt(e.trajectory, 20)])
+    kill_wandbs_own_process()
+    with suppress(Exception):  # there is nobody to say goodbye to
+        wandb.teardown()
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*-{e.id}"))) == 1
+    assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
+    (part,) = kept(tmp_path, e.id)
+    assert part.exit_code == 0
+    assert part.rows == curve(tmp_path, RUN)
+
+
 def test_the_leaderboard_is_a_table_and_sent_when_it_changed(tmp_path):
     listener = mirror(tmp_path, RUN)
     board = {"name": "demo", "title": "Demo", "head": ["method", "50 %"], "rows": [["init", "97.00"]]}
@@ -167,16 +223,55 @@ def test_nothing_is_asked_and_nobody_waited_for(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "wandb").exists()
 
 
-@pytest.mark.slow  # half a minute of waiting
 def test_a_server_that_takes_calls_and_says_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lthbench.tracking.wandb.REACH_SECONDS", 0.2)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        begun = time.monotonic()
+        assert mirror(tmp_path).mode == "offline"
+    assert "127.0.0.1 does not answer: offline" in capsys.readouterr().err
+
+
+def test_a_name_whose_address_nobody_tells(tmp_path, monkeypatch, capsys):
+    over = threading.Event()
+
+    def look_up(*_, **__):
+        over.wait()
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("lthbench.tracking.wandb.REACH_SECONDS", 0.2)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert mirror(tmp_path).mode == "offline"
+    assert "api.wandb.ai does not answer: offline" in capsys.readouterr().err
+    over.set()
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """A server that knows no key."""
+
+    def do_GET(self):
+        self.send_response(401)
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow  # W&B asks more than once
+def test_a_server_that_will_not_have_us(tmp_path, monkeypatch, capsys):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
-        print("took", time.monotonic() - begun)
+        server.shutdown()
     assert "offline from here" in capsys.readouterr().err
-    assert kept(tmp_path, graph(RUN).id)[-1].exit_code == 0
+    (part,) = kept(tmp_path, graph(RUN).id)
+    assert part.exit_code == 0
+    assert part.rows == curve(tmp_path, RUN)
 
 
 def test_unknown_words():
