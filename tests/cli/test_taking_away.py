@@ -69,11 +69,12 @@ def test_export(two, run, here):
         ("export 0123", "export: say to=DIR, a new folder"),
         ("export 0123 to=x onx=true", "export: 'onx' has no meaning here; did you mean 'onnx'?"),
         ("export 0123 to=x onnx=maybe", "export: onnx=maybe is not true or false"),
-        ("critical structure=nm sparsity=0.5", "critical: structure=nm leaves no compression to look for"),
+        ("critical structure=nm sparsity=0.5", "critical looks at single weights: it needs structure=weight, not nm"),
         (
             "critical allocation=by_kind sparsity=level:1",
             "critical: allocation=by_kind leaves no compression to look for",
         ),
+        ("structure=filter sparsity=0.995 model=small_cnn", "sparsity: of 96 channels less than one would stay"),
         ("structure=filter", "structure=filter: this network has no prunable convolutions"),
         (
             "structure=filter model=small_cnn allocation=by_kind sparsity=level:1",
@@ -107,10 +108,27 @@ def test_critical_compression(run, here):
     command = "critical model.width=0.1 pruner=magnitude,random out=o -m"
     said = run(command)
     assert said.code == 0, said.err
-    rows = json.loads((here / "o" / "critical" / "critical.json").read_text())["rows"]
+    rows = json.loads((here / "o" / "critical" / "grid.json").read_text())["rows"]
     assert [row["method"] for row in rows] == ["pruner=magnitude", "pruner=random"]
     for row in rows:
         assert row["log10"] > 0 and row["kept"] == round(row["total"] / 10 ** row["log10"])
         assert row["empty"] and row["connected"] is False
-    assert f"    python -m lthbench {command}" in (here / "o" / "critical" / "critical.md").read_text()
+    page = (here / "o" / "critical" / "grid.md").read_text()
+    assert f"    python -m lthbench {command}" in page
+    assert "Scale" not in page and "≥ 10" not in page
     assert run(command).err == ""  # nothing is searched for again
+
+
+def test_critical_compression_says_what_it_is_of(run, here):
+    """A bound where masks are not nested; another scale by its name, beside the published one."""
+    narrow = "model.width=0.1 pruner.rounds=1,3 out=o -m"
+    assert run(f"critical pruner=synflow {narrow}").code == 0
+    once, thrice = json.loads((here / "o" / "critical" / "grid.json").read_text())["rows"]
+    assert (once["nested"], thrice["nested"]) == (True, False)
+    page = (here / "o" / "critical" / "grid.md").read_text().splitlines()
+    cells = [line.split(" | ")[2] for line in page if line.startswith("| pruner")]
+    assert [cell.startswith("≥ 10^") for cell in cells] == [False, bool(thrice["empty"])]
+    assert run("critical pruner=magnitude scale=smoke out=o").code == 0
+    (row,) = json.loads((here / "o" / "critical" / "grid.smoke.json").read_text())["rows"]
+    assert row["method"].endswith("(scale smoke)")
+    assert "**Scale smoke" in (here / "o" / "critical" / "grid.smoke.md").read_text()
