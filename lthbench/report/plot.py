@@ -51,8 +51,8 @@ def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequenc
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(7.2, 4.6), dpi=150)
+    axes = figure.add_axes((0.105, 0.115, 0.875, 0.81 if title else 0.865))  # a layout engine draws all twice
     with_runs = [e for e in entries if e.runs]
     by_label: dict[str, list[Entry]] = {}
     for e in with_runs:
