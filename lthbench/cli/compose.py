@@ -203,7 +203,7 @@ class Composer:
     def file(self, group: str, option: str) -> str | None:
         """The text of an option's file; None where there is none."""
         path = self._path(group, option)
-        return path and path.read_text()
+        return None if path is None else path.read_text()
 
     def _path(self, group: str, option: str) -> Path | None:
         paths = (Path(folder, group, f"{option}.yaml") for folder in (conf_dir(), self.extra_dir) if folder is not None)

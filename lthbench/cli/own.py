@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROGRAMS = ("after_training", "at_init")  # those that any criterion can be used in
 AXES = ("sparsity", "seed")
 DENSE = {"0", "0.0", "level:0"}
-Result = Mapping[str, Any]
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
