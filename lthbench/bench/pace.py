@@ -24,6 +24,7 @@ from lthbench.training.recipe import Recipe
 
 SECONDS = 0.6  # about how long one figure is measured
 BLOCKS = 12  # the median of so many counts
+FEWEST = 3  # of what takes longer
 FEW = 4  # images of the first step, which tells how many more can be timed
 BYTES = 2 * 10**8  # at most so much of a data set is made up: as large as matters for caches
 
@@ -59,7 +60,7 @@ def pace(model: ModelSettings, recipe: Recipe, data: DataSettings, device: str) 
     step = few * recipe.batch / FEW
     if batch > FEW:
         step = _seconds(advance(trajectory(batch)), device) * recipe.batch / batch
-    images = max(FEW, min(BATCH, len(split), int(SECONDS / BLOCKS / step * recipe.batch)))
+    images = max(FEW, min(BATCH, len(split), int(SECONDS / FEWEST / step * recipe.batch)))
     part = Split(split.x[:images], split.y[:images], split.samples[:images], split.normalise)
     shown = start.network().to(device)
     image = _seconds(lambda: measure(shown, part), device) / images
@@ -78,10 +79,13 @@ def _made_up(data: DataSettings, device: str) -> Split:
 
 
 def _seconds(function: Callable[[], object], device: str) -> float:
-    """A call's seconds: the median of blocks of calls, after a first call that warms up."""
-    first = _once(function, device)
-    each = max(1, int(SECONDS / BLOCKS / first))
-    return first if first > SECONDS else statistics.median(_once(function, device, each) for _ in range(BLOCKS))
+    """A call's seconds: the median of blocks of calls, after a call that warms up (the first step of a convolution
+    takes two or three times as long as the next)."""
+    _once(function, device)
+    warm = _once(function, device)
+    each = max(1, int(SECONDS / BLOCKS / warm))
+    blocks = BLOCKS if each > 1 else max(FEWEST, min(BLOCKS, round(SECONDS / warm)))
+    return statistics.median([warm, *(_once(function, device, each) for _ in range(blocks - 1))])
 
 
 def _once(function: Callable[[], object], device: str, calls: int = 1) -> float:

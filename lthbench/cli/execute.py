@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
 from lthbench.cli.costs import alone
 from lthbench.cli.grid import Grid, comparison, expand
+from lthbench.cli.own import borrowing, own_cells
 from lthbench.cli.results import Results
 from lthbench.cli.tuning import Trial, chosen
 from lthbench.engine.keep import KEEPS
@@ -22,7 +24,7 @@ from lthbench.engine.runner import Listener, Teller
 from lthbench.engine.store import Store
 from lthbench.launch.slurm import SlurmSettings
 from lthbench.report.board import Board, board
-from lthbench.report.compare import compare
+from lthbench.report.compare import compare, deviations
 
 LAUNCHERS = ("local", "slurm")
 HELD_OUT = "soups choose by validation images: a tenth of the training images is held out (dataset.validation=N)"
@@ -127,14 +129,19 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
     words = [o for o in overrides if not o.startswith(("out=", "store=", "data=", "launcher"))]
     words += ["-m"] * multirun + (["--config-dir", extra_dir] if extra_dir else [])
     command = f"python -m lthbench {shlex.join(words)}"
-    results = [found.get(cell.experiment.id) for cell in grid.cells]
+    commands = {cell.label: _command_of(cell.row.label, command) for cell in grid.cells} if grid.table else {}
+    lent = own_cells(grid, found.own) if grid.lent else []
+    results = [found.get(cell.experiment.id) for cell in grid.cells] + [result for _, result in lent]
+    grid = replace(grid, cells=[*grid.cells, *(cell for cell, _ in lent)])
+    commands |= {cell.label: _command_of(cell.label, " ".join([command, *borrowing(r)])) for cell, r in lent}
     cells = [(cell.label, cell.asked, result) for cell, result in zip(grid.cells, results)]
     tuned: list[str] = []
     if grid.tune is not None:
-        trials = [Trial(c.label, c.asked, c.trial, result) for c, result in zip(grid.cells, results)]
+        trials = [Trial(c.label, c.asked, c.trial, c.experiment.id, r) for c, r in zip(grid.cells, results)]
         cells, tuned = chosen(grid.tune, trials)
     made = board(grid.name, grid.title, cells, command, grid.config["scale"]["name"])
-    made.deviations = tuned
+    made.tuned, made.commands = tuned, commands
+    made.assumptions = list(grid.table.assumptions) if grid.table else []
     entries = {(entry.label, entry.asked): entry for entry in made.entries}
     for cell, result in zip(grid.cells, results):
         entry = entries[cell.label, cell.asked]
@@ -143,11 +150,10 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
         ran = {run["id"] for run in entry.runs}
         if entry.epochs is None and (not ran or cell.experiment.id in ran):
             entry.epochs = alone(cell.experiment)
-    if grid.table is not None:
-        made.commands = {cell.label: _command_of(cell.row.label, command) for cell in grid.cells}
     theirs = comparison(grid, extra_dir)
     if theirs is not None:
         compare(made, theirs)
+    made.deviations = deviations(made)
     return made
 
 

@@ -6,15 +6,15 @@ The scale trims a table's seeds and sparsities unless the command line names the
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Choice, Composer, Config
-from lthbench.cli.own import own_rows
+from lthbench.cli.own import loans, own_rows
 from lthbench.cli.resolve import look_again, resolve
 from lthbench.cli.tables import Row, Table, named, numbers
-from lthbench.cli.tuning import Tune, tuning
+from lthbench.cli.tuning import Trial, Tune, check, tuning
 from lthbench.programs import Experiment, Run, experiment
 from lthbench.programs.candidates import CHOOSING
 from lthbench.programs.transfer import named as ticket_of
@@ -71,6 +71,7 @@ class Grid:
     collapsed: int
     table: Table | None = None
     tune: Tune | None = None
+    lent: Mapping[str, str] = field(default_factory=dict)  # row -> what follows the name of a method that borrows it
     held_out: bool = False  # validation images that nobody asked for
 
     @property
@@ -92,14 +93,15 @@ def expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid
 
 def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Grid:
     look_again()
-    tune, lines = tuning(overrides)
+    tune, lines = tuning(composer, overrides)
     table, rest = named(composer, lines)
-    explicit = {composer.parse(line).key_or_group for line in rest}  # a scale does not touch these
+    explicit = {composer.parse(line).key_or_group for line in rest} | (tune.keys if tune else set())
     several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     top = _top(composer, rest)
     if table is not None and (more := table.scales.get(top["scale"]["name"])):
         rest = [*(f"{key}={value}" for key, value in more.items() if key not in explicit), *rest]
         top = _top(composer, rest)
+    lent: dict[str, str] = {}
     if table is None:
         if top["only"] is not None:
             raise UserError(f"only={top['only']} chooses rows of a table; name one with table=NAME")
@@ -109,17 +111,8 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
         rows: list[Row] = [Row("", {}, {})]
         name, title = "grid", "Grid"
     else:
-        rows = table.grids()
-        added, rest = own_rows(composer, rows, rest)
-        rows += added
+        rows, rest, lent = _rows(composer, table, rest, top["only"], tune is not None)
         name, title = table.name, table.title
-        if top["only"] is not None:
-            chosen = [row for row in rows if str(top["only"]) == row.label]
-            chosen = chosen or [row for row in rows if str(top["only"]) in row.label]
-            if not chosen:
-                labels = [row.label for row in rows]
-                raise UserError(f"only={top['only']}: no such row in table {name}{near(top['only'], labels)}")
-            rows = chosen
     choices_said = [choice for line in rest for choice in composer.values(line)]
     chooses = any(choice.key == "soup" and choice.value in CHOOSING for choice in choices_said)
     hold_out = table is None and chooses and "dataset.validation" not in explicit
@@ -128,11 +121,15 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
         name += f".{scale['name']}"
     name += ".tuned" if tune else ""
     cells: dict[tuple[str, ...], Cell] = {}
+    methods: set[str] = set()
     points = 0
     for row in rows:
+        if tune and (fixed := tune.keys & set(row.own)):
+            raise UserError(f"tune: {fixed.pop()} is what makes '{row.label}' this row")
         for choices in row.points(composer, rest, scale if table is not None else {}):
             config = composer.compose(choices)
             label = _varied(choices, several) if table is None else _marked(row, choices, several)
+            methods |= {_method(config)} if tune else set()
             for trial in tune.of(_method(config)) or ("",) if tune else ("",):
                 point = (*choices, composer.choice(trial)) if trial else choices
                 config = composer.compose(point) if trial else config
@@ -142,7 +139,9 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
                 cell = Cell(label, str(config["sparsity"]), int(config["seed"]), made, row, trial)
                 cells.setdefault((label, made.id, cell.asked, trial), cell)
                 points += 1
-    return Grid(name, title, top, list(cells.values()), points - len(cells), table, tune, hold_out)
+    if tune:
+        check(tune, (Trial(c.label, c.asked, c.trial, c.experiment.id) for c in cells.values()), methods)
+    return Grid(name, title, top, list(cells.values()), points - len(cells), table, tune, lent, hold_out)
 
 
 def _run(
@@ -155,6 +154,23 @@ def _run(
     told = row.source(composer, point)
     source = resolve(composer.compose(told), explicit, {choice.key for choice in told})
     return replace(run, ticket=ticket_of(experiment(source), str(config["ticket_output"])))
+
+
+def _rows(
+    composer: Composer, table: Table, rest: list[str], only: object, tuned: bool
+) -> tuple[list[Row], list[str], dict[str, str]]:
+    """The rows of a table that are asked for, the overrides that are about them, and what they lend."""
+    rows = table.grids()
+    added, others = own_rows(composer, rows, rest)
+    lent = {} if added or tuned else {loan.row.label: loan.title for loan in loans(composer, rows, rest)}
+    rows += added
+    if only is not None:
+        chosen = [row for row in rows if str(only) == row.label] or [row for row in rows if str(only) in row.label]
+        if not chosen:
+            labels = [row.label for row in rows]
+            raise UserError(f"only={only}: no such row in table {table.name}{near(only, labels)}")
+        rows = chosen
+    return rows, others, lent
 
 
 def _top(composer: Composer, lines: Sequence[str]) -> Config:
@@ -173,7 +189,7 @@ def comparison(grid: Grid, folder: str | None) -> Comparison | None:
     places = {
         (cell.label, cell.asked): Place(cell.row.where, _nominal(cell, table), cell.row.block) for cell in grid.cells
     }
-    return Comparison(paper, tables, claims, table.quantity, table.margin, table.counted, table.assumptions, places)
+    return Comparison(paper, tables, claims, table.quantity, table.margin, table.counted, places)
 
 
 def _nominal(cell: Cell, table: Table) -> float | None:

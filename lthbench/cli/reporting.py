@@ -25,6 +25,7 @@ from lthbench.report.board import Board, board
 from lthbench.report.html import page
 
 PLACES = ("out=", "store=", "data=")
+_encode = json.JSONEncoder(sort_keys=True).encode  # made once: ten thousand results are encoded
 
 
 def report(words: Sequence[str]) -> int:
@@ -202,7 +203,7 @@ def _method(config: dict[str, Any], old: list[str]) -> str:
     rounds = config.get("rounds", [])
     apart["pruned in"] = rounds[0] if len(rounds) > 1 else "one round"
     apart["stale"] = old
-    return re.sub(r'"seed": \d+', "", json.dumps(apart, sort_keys=True))
+    return re.sub(r'"seed": \d+', "", _encode(apart))
 
 
 def describe(config: dict[str, Any]) -> str:

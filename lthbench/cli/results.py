@@ -16,6 +16,7 @@ from typing import Any
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.programs import Experiment, record
+from lthbench.programs.versions import outdated
 
 Result = dict[str, Any]
 SHOWN = 5  # files that are passed over are named up to this many
@@ -50,6 +51,12 @@ class Results:
         if more := len(self._passed_over) - SHOWN:
             self.remarks += [f"passed over: {more} more files"] if more > 0 else []
         return [found for ident in sorted(places) if (found := self._found[ident]) is not None]
+
+    @property
+    def own(self) -> list[Result]:
+        """The results of methods of the user's own, as they are computed now."""
+        criteria = ((r, r["config"].get("pruner", {}).get("criterion", {})) for r in self.everything)
+        return [result for result, criterion in criteria if "source" in criterion and not outdated(result)]
 
     def older(self, experiment: Experiment) -> list[Result]:
         """Results with the settings of an experiment and another name: other versions of a part have computed them."""

@@ -9,13 +9,16 @@ method that is not named is not tuned, and the page says so. Tuned methods stand
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lthbench.base.errors import UserError
+from lthbench.base.errors import UserError, near
+from lthbench.cli.compose import Composer
 
 FORM = "it is KEY:VALUE,VALUE or CRITERION/KEY:VALUE,VALUE;..."
+GROUPS = ("allocation", "pruner", "recalibrate", "retrain", "rewind", "schedule", "soup", "train")
+OTHERS = {"pruner", "pruner.criterion", "soup"}  # with another of these it is another method
 Result = Mapping[str, Any]
 
 
@@ -30,12 +33,17 @@ class Tune:
         """Trials of a method."""
         return len(next(iter(self.trials.values())))
 
+    @property
+    def keys(self) -> set[str]:
+        """The settings that are tried."""
+        return {line.partition("=")[0] for lines in self.trials.values() for line in lines}
+
     def of(self, criterion: str) -> tuple[str, ...]:
         """The trials of a criterion; none: it is not tuned."""
         return self.trials.get(criterion, self.trials.get("", ()))
 
 
-def tuning(overrides: Sequence[str]) -> tuple[Tune | None, list[str]]:
+def tuning(composer: Composer, overrides: Sequence[str]) -> tuple[Tune | None, list[str]]:
     """What `tune=` says, and the other overrides. Raises UserError where it cannot be read, or is not fair."""
     said = [line for line in overrides if line.startswith("tune=")]
     rest = [line for line in overrides if line not in said]
@@ -45,9 +53,13 @@ def tuning(overrides: Sequence[str]) -> tuple[Tune | None, list[str]]:
     for part in said[-1].removeprefix("tune=").split(";"):
         name, colon, values = part.partition(":")
         criterion, _, key = name.rpartition("/")
-        if not key or not colon or not all(values.split(",")) or criterion in trials:
+        if not key or not colon or not values.strip(",") or criterion in trials:
             raise UserError(f"tune: cannot read '{part}'; {FORM}")
-        trials[criterion] = tuple(f"{key}={value}" for value in values.split(","))
+        if key.partition(".")[0] not in GROUPS or key in OTHERS:
+            raise UserError(f"tune: {key} is no setting of a method; those are in {', '.join(GROUPS)}")
+        trials[criterion] = tuple(choice.line for choice in composer.values(f"{key}={values}"))
+        if len(set(trials[criterion])) < max(2, len(trials[criterion])):
+            raise UserError(f"tune: '{part}' needs two values or more, each once")
     if len({len(each) for each in trials.values()}) > 1:
         counts = ", ".join(f"{len(each)} of {name or 'all'}" for name, each in trials.items())
         raise UserError(f"tune: {counts}: each method has the same number of trials")
@@ -56,12 +68,27 @@ def tuning(overrides: Sequence[str]) -> tuple[Tune | None, list[str]]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a tuned grid and its result, if it is there."""
+    """One point of a tuned grid: its cell, what is tried, the run's id, and its result if it is there."""
 
     label: str
     asked: str
     trial: str
-    result: Result | None
+    run: str
+    result: Result | None = None
+
+
+def check(tune: Tune, trials: Iterable[Trial], methods: Collection[str]) -> None:
+    """Raise a UserError where a criterion is not in the grid, or has fewer trials in truth than others.
+
+    Trials that are all one run are none: the setting has no effect on that method, which is then not tuned.
+    """
+    for name in tune.trials:
+        if name and name not in methods:
+            raise UserError(f"tune: nothing here prunes by '{name}'{near(name, methods)}")
+    for (label, _), tried in _by_cell(trials).items():
+        distinct = {tuple(sorted(t.run for t in each)) for each in tried.values()}
+        if 1 < len(distinct) < len(tried):
+            raise UserError(f"tune: {len(tried)} trials of {label} are {len(distinct)} different ones")
 
 
 def chosen(tune: Tune, trials: Iterable[Trial]) -> tuple[list[tuple[str, str, Any]], list[str]]:
@@ -69,28 +96,34 @@ def chosen(tune: Tune, trials: Iterable[Trial]) -> tuple[list[tuple[str, str, An
 
     A cell whose trials are not all there shows none.
     """
-    cells: dict[tuple[str, str], dict[str, list[Result | None]]] = {}
-    for t in trials:
-        cells.setdefault((t.label, t.asked), {}).setdefault(t.trial, []).append(t.result)
     shown: list[tuple[str, str, Any]] = []
     lines = [
         f"settings are chosen on validation images, by the mean over seeds; {tune.budget} trials a method and sparsity"
     ]
-    for (label, asked), tried in cells.items():
-        scores = {trial: _validation(results) for trial, results in tried.items()}
+    for (label, asked), tried in _by_cell(trials).items():
+        scores = {trial: _validation(each) for trial, each in tried.items()}
         missing = [trial for trial, score in scores.items() if score is None]
         if missing:
             shown += [(label, asked, None) for _ in next(iter(tried.values()))]
             lines.append(f"{label}, sparsity={asked}: {len(missing)} of {len(tried)} trials are not run")
             continue
         best = max(scores, key=lambda trial: scores[trial] or 0.0)
-        shown += [(label, asked, result) for result in tried[best]]
-        how = f"tuned, {best} ({100 * (scores[best] or 0):.2f} % on validation)" if best else "not tuned"
+        shown += [(label, asked, t.result) for t in tried[best]]
+        how = f"tuned, {best} ({100 * (scores[best] or 0):.2f} % on validation)"
+        if len({t.run for each in tried.values() for t in each}) == len(tried[best]):
+            how = "not tuned, what is tried has no effect there" if len(tried) > 1 else "not tuned"
         lines.append(f"{label}, sparsity={asked}: {how}")
     return shown, lines
 
 
-def _validation(results: Sequence[Result | None]) -> float | None:
+def _by_cell(trials: Iterable[Trial]) -> dict[tuple[str, str], dict[str, list[Trial]]]:
+    cells: dict[tuple[str, str], dict[str, list[Trial]]] = {}
+    for t in trials:
+        cells.setdefault((t.label, t.asked), {}).setdefault(t.trial, []).append(t)
+    return cells
+
+
+def _validation(trials: Sequence[Trial]) -> float | None:
     """Mean validation accuracy; None where a result is missing."""
-    found = [r["metrics"]["val"]["accuracy"] or 0.0 for r in results if r is not None]
-    return statistics.fmean(found) if len(found) == len(results) else None
+    found = [t.result["metrics"]["val"]["accuracy"] or 0.0 for t in trials if t.result is not None]
+    return statistics.fmean(found) if len(found) == len(trials) else None

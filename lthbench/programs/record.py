@@ -107,7 +107,7 @@ def write(folder: Path, value: dict[str, Any]) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """A run's JSON. Raises UserError if it is something else, or of another schema."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' is no JSON: {error}") from None
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:

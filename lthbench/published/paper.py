@@ -112,7 +112,7 @@ class Table(Settings):
             if not isinstance(row, (list, tuple)) or len(row) != len(self.columns):
                 raise UserError(f"{self.id}: row {number} does not have the {len(self.columns)} columns")
             for i in numbers:
-                if row[i] is not None and type(row[i]) not in (int, float):
+                if row[i] is not None and not (type(row[i]) in (int, float) and math.isfinite(row[i])):
                     raise UserError(f"{self.id}: row {number}, {self.columns[i]}: {row[i]!r} is not a number")
 
     @property

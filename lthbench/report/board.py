@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lthbench.published import Paper, Published
@@ -21,7 +22,10 @@ LINES = 24  # more methods than this are too many for one picture
 
 @dataclass
 class Entry:
-    """One cell: the runs of a method at a sparsity, and how many were asked for; the paper's number beside them."""
+    """One cell: the runs of a method at a sparsity, and how many were asked for; the paper's number beside them.
+
+    Its statistics are made when they are first asked for: fill it before.
+    """
 
     label: str
     asked: str
@@ -38,17 +42,17 @@ class Entry:
     epochs: float | None = None  # of training that one of its runs rests on, shared or not
     stale: list[Result] = field(default_factory=list)  # the same settings, computed by an older version of a part
 
-    @property
+    @cached_property
     def values(self) -> list[float]:
         """The quantity of each run, by seed: accuracies in percent."""
         measure = QUANTITIES[self.quantity][1]
         return [measure(run) for run in self.runs]
 
-    @property
+    @cached_property
     def mean(self) -> float:
         return statistics.fmean(self.values) if self.runs else math.nan
 
-    @property
+    @cached_property
     def sd(self) -> float:
         """Sample standard deviation (n - 1); NaN for fewer than two runs."""
         return statistics.stdev(self.values) if len(self.runs) > 1 else math.nan
@@ -86,6 +90,7 @@ class Board:
     claims: list[ClaimResult] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)  # what the paper does not say, and what was taken
     deviations: list[str] = field(default_factory=list)  # where the runs are not what the paper ran
+    tuned: list[str] = field(default_factory=list)  # which settings were chosen, and how
     commands: Mapping[str, str] = field(default_factory=dict)  # of each method
 
     @property
@@ -143,6 +148,12 @@ class Board:
         others = labels if len(labels) <= NAMED else ["all others"]
         said = [f"{epochs} ({'; '.join(those)})" for epochs, those in [*few, (span, others)]]
         return f"Budgets differ; epochs of training that a run rests on: {', '.join(said)}."
+
+    @property
+    def remarks(self) -> list[tuple[str, list[str]]]:
+        """What is said beside the numbers, under headings."""
+        said = [("Assumptions", self.assumptions), ("Deviations", self.deviations), ("Tuning", self.tuned)]
+        return [(title, lines) for title, lines in said if lines]
 
     def judged(self) -> dict[str, int]:
         """How many cells have which verdict."""

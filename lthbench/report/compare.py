@@ -42,15 +42,12 @@ class Comparison:
     quantity: str
     margin: float | None
     counted: str  # the paper's sparsity is over: prunable, weights, parameters
-    assumptions: tuple[str, ...]
     places: Mapping[tuple[str, str], Place]  # (label, sparsity as asked)
 
 
 def compare(board: Board, comparison: Comparison) -> None:
     """Put the published numbers, the verdicts and the claims beside the results of a board."""
     board.paper, board.quantity, board.margin = comparison.paper, comparison.quantity, comparison.margin
-    board.assumptions = list(comparison.assumptions)
-    board.deviations = deviations(board)
     for entry in board.entries:
         place = comparison.places[entry.label, entry.asked]
         entry.where, entry.nominal, entry.block = place.where, place.nominal, place.block
@@ -79,13 +76,14 @@ def beside(tables: Sequence[Part], place: Place) -> Published | None:
 def deviations(board: Board) -> list[str]:
     """Where the runs are not what the paper ran, as far as the results tell."""
     made = []
+    unjudged = ": no verdicts on cells" if board.paper else ""
     if board.scale != "paper":
-        made.append(f"scale {board.scale}: not the published length, width or number of seeds; no verdicts on cells")
+        made.append(f"scale {board.scale}, not the published length, width or number of seeds{unjudged}")
     for name, version in sorted({_data(run) for e in board.entries for run in e.runs}):
         if version == "rebuilt":
             made.append(f"{name} is a rebuilt copy: a few images are not exact")
         elif version in UNLIKE:
-            made.append(f"{name} is {UNLIKE[version]}: no verdicts on cells")
+            made.append(f"{name} is {UNLIKE[version]}{unjudged}")
         if name.startswith("standin_"):
             made.append(f"{name}: made-up images; numbers mean nothing")
     return made

@@ -16,7 +16,7 @@ WHY_CLAIMS = "A claim's cases are judged one by one; words are Holm-adjusted ove
 
 
 def sections(board: Board) -> list[str]:
-    """Lines of Markdown; none for a board without a paper."""
+    """Lines of Markdown; none where nothing is to be said."""
     lines: list[str] = []
     cells = [e for e in board.entries if e.published is not None]
     if cells and board.paper is not None:
@@ -25,9 +25,8 @@ def sections(board: Board) -> list[str]:
     if board.claims:
         head = ["claim", "says", "cases", "verdict"]
         lines += ["## Claims", "", WHY_CLAIMS, "", *pipe_table(head, list(map(_claim, board.claims))), ""]
-    for title, texts in (("Assumptions", board.assumptions), ("Deviations", board.deviations)):
-        if texts:
-            lines += [f"## {title}", "", *(f"- {text}" for text in texts), ""]
+    for title, texts in board.remarks:
+        lines += [f"## {title}", "", *(f"- {text}" for text in texts), ""]
     return lines
 
 
@@ -36,7 +35,7 @@ def summary(board: Board) -> list[str]:
     counts = ", ".join(f"{n} {word}" for word, n in board.judged().items())
     lines = [f"beside {board.paper.reference}: {counts}"] if counts and board.paper is not None else []
     lines += [f"claim {c.id}: {_words(c.word, c.note)}: {c.text}" for c in board.claims]
-    return lines + [f"deviation: {text}" for text in board.deviations]
+    return lines + [f"deviation: {text}" for text in board.deviations] + board.tuned
 
 
 def _cell(e: Entry) -> list[str]:

@@ -113,7 +113,7 @@ def _section(board: Board) -> Row:
         "claims_in_short": ", ".join(f"{n} {word}" for word, n in _counted(c.word for c in board.claims)),
         "budgets": board.budgets(),
         "diverged": any(e.diverged for e in board.entries),
-        "remarks": [(t, x) for t, x in (("Assumptions", board.assumptions), ("Deviations", board.deviations)) if x],
+        "remarks": board.remarks,
         "pictures": _pictures(board) if board.drawn else [],
         "no_picture": f"{len(methods)} methods are too many for a picture" if len(methods) > LINES else "",
         "layers": _layers(board) if len(board.entries) <= DETAILED else [],

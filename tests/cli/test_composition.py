@@ -6,7 +6,7 @@ import ast
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -168,3 +168,24 @@ def test_large_grids_are_planned_without_torch(seeds):
     assert runs % seeds == 0
     assert works % seeds == 0
     assert seeds == 10 or runs > 10_000
+
+
+SAMPLE = ("allocation=erk", "dataset=cifar10", "pruner=iter_snip", "retrain=slr", "scale=smoke", "train=renda_cifar")
+
+
+def read_as_hydra_would(compose: Composer, lines: Iterable[str]) -> int:
+    """Compare what is read of plain options with Hydra's own composition; returns how many there were."""
+    plain = [line for line in lines if compose._is_plain(line)]
+    for line in plain:
+        assert compose._base((line,)) == compose._composed((line,)), line
+    return len(plain)
+
+
+def test_options_are_read_as_hydra_would(composing):
+    assert read_as_hydra_would(composing, SAMPLE) == len(SAMPLE)
+
+
+@pytest.mark.slow  # a hundred compositions
+def test_all_options_are_read_as_hydra_would(composing):
+    options = (f"{group}={option}" for group in GROUPS if group != "table" for option in GROUPS[group])
+    assert read_as_hydra_would(composing, options) > 90

@@ -126,6 +126,37 @@ def test_it_stands_in_the_leaderboard_marked(mine, run, here):
     assert "\nupside_down (own), as fine-tuning: not the paper's; a file of sha256 " in page
 
 
+def rows(page: Path) -> dict[str, list[str]]:
+    """What a leaderboard's table says of each method, sparsest last."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines() if "|" in line]
+    return {label: list(filter(None, cells)) for label, *cells in lines}
+
+
+def test_it_stays_in_the_leaderboard_when_it_is_not_named(mine, run, here):
+    """The same row with the same numbers, whatever makes the leaderboard next; an edited file is another row."""
+    page, words = here / "o" / "leaderboards" / "demo.smoke.md", "scale=smoke only=fine out=o jobs=1"
+    assert run(f"table=demo pruner=my.py pruner.power=2 {words}").code == 0
+    label = "upside_down (own), as fine-tuning"
+    named = rows(page)[label]
+    for command in ("report out=o", "report table=demo scale=smoke out=o", f"table=demo {words}"):
+        assert run(command).code == 0
+        assert rows(page)[label] == named, command
+        assert "not the paper's; a file of sha256" in page.read_text()
+    mine.write_text(TEXT + "# edited\n")
+    assert run(f"table=demo pruner=my.py pruner.power=2 {words}").code == 0
+    assert list(rows(page)).count(label) == 1
+    assert run("report out=o").code == 0
+    own = [row for row in rows(page) if "(own)" in row]
+    assert len(own) == 2
+    assert all(row.startswith("upside_down (own) source=") and row.endswith(", as fine-tuning") for row in own)
+
+
+def test_what_another_recipe_computed_is_not_the_tables(mine, run, here):
+    assert run(f"{SMOKE} pruner=my.py out=o").code == 0
+    assert run("table=demo scale=smoke only=fine out=o jobs=1").code == 0
+    assert "(own)" not in (here / "o" / "leaderboards" / "demo.smoke.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("command", "line"),
     [

@@ -175,6 +175,7 @@ def test_a_file_of_ones_own(tmp_path):
         ({"tabels": []}, "unknown key 'paper.tabels'; did you mean 'tables'?"),
         (changed("tables", colums=[]), "unknown key 'mine_table.colums'; did you mean 'columns'?"),
         (changed("tables", rows=[["mine", 0.9, "91.2", 0.1]]), "mine_table: row 1, value: '91.2' is not a number"),
+        (changed("tables", rows=[["mine", 0.9, float("nan"), 0.1]]), "mine_table: row 1, value: nan is not a number"),
         (changed("tables", rows=[["mine", 0.9, 91.2]]), "mine_table: row 1 does not have the 4 columns"),
         (changed("tables", spread="sd"), "mine_table.spread: unknown 'sd'; did you mean 'std'?"),
         (changed("tables", statistic="avg"),
