@@ -79,6 +79,8 @@ def _name(run: Run) -> str:
 
 
 def _check(run: Run) -> None:
+    if run.method is not None:
+        raise UserError(f"critical: pruner={run.method.name} finds its mask in training; this looks at new networks")
     structure = run.pruner.structure
     if run.allocation.name not in ("global", "uniform") or (structure is not None and structure.name == "nm"):
         what = "structure=nm" if structure is not None else f"allocation={run.allocation.name}"

@@ -48,8 +48,10 @@ class Cell:
 
     @property
     def asked(self) -> str:
-        """The sparsity that was asked for; a dense network is one, however it was asked."""
+        """The sparsity that was asked for; a dense network is one, however it was asked, and so is an outcome."""
         run = self.experiment.run
+        if run.method is not None and run.method.outcome and run.rounds:
+            return f"outcome of {self.label}"  # each has a column of its own
         return self.sparsity if run.rounds else "ticket" if run.ticket else "0"
 
 
