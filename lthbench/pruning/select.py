@@ -36,6 +36,12 @@ def keep_top(scores: Mapping[str, Tensor], kept: int, alive: Mapping[str, Tensor
         between = [flat[index] for (flat, _), index in zip(layers, near)]
         if 0 < open_ <= sum(map(len, between)):
             break
+    _fill(masks, near, between, open_)
+    return {name: mask.view(score.shape) for (name, score), mask in zip(scores.items(), masks)}
+
+
+def _fill(masks: list[Tensor], near: list[Tensor], between: list[Tensor], open_: int) -> float:
+    """Add the `open_` largest of the scores `between`, which lie at the places `near`; gives the smallest of them."""
     values = torch.cat(between)
     threshold = values.kthvalue(len(values) - open_ + 1).values
     open_ -= int((values > threshold).count_nonzero())
@@ -44,7 +50,43 @@ def keep_top(scores: Mapping[str, Tensor], kept: int, alive: Mapping[str, Tensor
         ties = index[score == threshold][:open_]  # of those at the threshold, the first
         mask[ties] = True
         open_ -= len(ties)
-    return {name: mask.view(score.shape) for (name, score), mask in zip(scores.items(), masks)}
+    return threshold.item()
+
+
+class Follower:
+    """`keep_top` among all weights, for scores that move a little from call to call: the same masks, sooner. It looks
+    for the threshold near the last one. Scores that are no numbers count as 0."""
+
+    def __init__(self) -> None:
+        self.threshold, self.width = math.nan, 0.0
+
+    def keep_top(self, scores: Mapping[str, Tensor], kept: int) -> Tensors:
+        """See the function of this name."""
+        flats = [score.contiguous().flatten() for score in scores.values()]
+        count = sum(map(len, flats))
+        low, high = self.threshold - self.width, self.threshold + self.width
+        masks = [flat > high for flat in flats]
+        near = [(flat >= low).logical_and_(flat <= high).nonzero().flatten() for flat in flats]
+        open_ = kept - sum(int(mask.count_nonzero()) for mask in masks)
+        between = [flat[index] for flat, index in zip(flats, near)]
+        found = sum(map(len, between))
+        if not (0 < open_ <= found and all(math.isfinite(flat.sum().item()) for flat in flats)):
+            return self._anew(scores, kept)
+        self.threshold = _fill(masks, near, between, open_)
+        if not count < 256 * found < 8 * count:
+            self.width *= 0.7 if 256 * found > count else 1.4
+        return {name: mask.view(score.shape) for (name, score), mask in zip(scores.items(), masks)}
+
+    def _anew(self, scores: Mapping[str, Tensor], kept: int) -> Tensors:
+        """Among all scores; where the threshold was, and how far it has moved, is where to look next."""
+        scores = {name: score.nan_to_num(0.0, 0.0, 0.0) for name, score in scores.items()}
+        alive = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+        made = keep_top(scores, kept, alive)
+        before = self.threshold
+        self.threshold = min((scores[n][mask].min().item() for n, mask in made.items() if mask.any()), default=math.nan)
+        spread = max(float(score.std()) for score in scores.values()) / 64
+        self.width = max(spread, 2 * abs(self.threshold - before)) if before == before else spread
+        return made
 
 
 def _bracket(layers: list[tuple[Tensor, Tensor]], kept: int, available: int) -> tuple[float, float]:

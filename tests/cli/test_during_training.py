@@ -36,7 +36,7 @@ def test_each_method_is_a_word_of_its_own(run, here):
             ([None], True) if METHODS[name].outcome else (["1/5"], False)
         )
     board = (here / "results/out/leaderboards/grid.md").read_text()
-    assert len(board.split("| method |")[1].splitlines()[0].split("|")) == 5  # 80 %, and two outcomes
+    assert len(board.split("| method |")[1].splitlines()[0].split("|")) == 4  # 80 %, and two outcomes
     shown = run(f"show {found['movement']['id']}")
     assert shown.code == 0 and "fc1.weight" in shown.out
     again = run(f"pruner={','.join(METHODS)} sparsity=0.8 {SMALL} -m")

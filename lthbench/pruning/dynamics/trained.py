@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from lthbench.pruning.select import Follower
     from lthbench.training.loop import Dynamics, Trajectory
 
 
@@ -40,6 +41,7 @@ class Trained:
     first: int
     step: int
     lr_factor: Callable[[int], float]
+    _followers: dict[str, Follower] = field(default_factory=dict)
 
     @cached_property
     def density(self) -> Fraction:
@@ -51,15 +53,18 @@ class Trained:
         self, scores: Mapping[str, Tensor], density: Fraction, alive: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The mask of the largest scores (of those `alive`). What is no number, in a run that diverges, counts as 0."""
-        from lthbench.pruning.select import keep_top
+        from lthbench.pruning.select import Follower, keep_top
 
         if density == 1 and alive is None:
             return self.everything
         chosen: dict[str, Tensor] = {}
         for names, kept in self.groups(density, alive):
-            group = {n: scores[n].nan_to_num(0.0, 0.0, 0.0) for n in names}
-            pool = alive or {n: self.everything[n] for n in names}
-            chosen |= keep_top(group, kept, {n: pool[n] for n in names})
+            if alive is None:
+                follower = self._followers.setdefault(names[0], Follower())
+                chosen |= follower.keep_top({n: scores[n] for n in names}, kept)
+            else:
+                group = {n: scores[n].nan_to_num(0.0, 0.0, 0.0) for n in names}
+                chosen |= keep_top(group, kept, {n: alive[n] for n in names})
         return {name: chosen[name] for name in self.weights}
 
     def groups(self, density: Fraction, alive: Mapping[str, Tensor] | None = None) -> Groups:
