@@ -62,9 +62,7 @@ class EdgePopup(Scored):
 
     def open(self, step: int) -> None:
         """The gates of the largest |q| are open."""
-        mask = self.net.top(self.named([s.detach().abs() for s in self.scores]), self.net.density)
-        for gate, name in zip(self.gates, self.net.weights):
-            gate.copy_(mask[name])
+        self.put(self.net.top(self.named([s.detach().abs() for s in self.scores]), self.net.density))
 
     def slope(self, step: int, through: list[Tensor]) -> None:
         """The derivative of |q|."""

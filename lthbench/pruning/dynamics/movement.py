@@ -44,6 +44,4 @@ class Movement(Scored):
         """The largest scores' gates are open."""
         net = self.net
         density = net.density + (self.first_density - net.density) * left(step, self.begin, self.end)
-        mask = net.top(self.named([s.detach() for s in self.scores]), density)
-        for gate, name in zip(self.gates, net.weights):
-            gate.copy_(mask[name])
+        self.put(net.top(self.named([s.detach() for s in self.scores]), density))

@@ -60,9 +60,7 @@ class Supermask(Scored):
 
     def final(self, step: int) -> None:
         """The gates of the largest logits are open."""
-        mask = self.net.top(self.named([s.detach() for s in self.scores]), self.net.density)
-        for gate, name in zip(self.gates, self.net.weights):
-            gate.copy_(mask[name])
+        self.put(self.net.top(self.named([s.detach() for s in self.scores]), self.net.density))
         self._rescaled()
 
     def _rescaled(self) -> None:
