@@ -210,9 +210,9 @@ def movement(blocks: int) -> Iterator[Row]:
     said = {"unit": "iteration", "begin": 0, "end": 0, "initial": "0", "score_optimizer": "adam", "score_lr": 1e-2}
     how = Sparsify(METHODS["movement"].settings(said, 1, 1), "weights", Allocation("uniform", {}), "1/2")
     for setup in (LENET, RESNET):
-        scored, masked = setup.ours(masked=False, sparsify=how), setup.ours()
-        steps = (partial(_advance, run, setup.block) for run in (scored, masked))
-        yield ratio(f"movement step against masked step: {setup.name}", *steps, blocks, f"{setup.block} steps")
+        scored = partial(_advance, setup.ours(masked=False, sparsify=how), setup.block)
+        masked = partial(_advance, setup.ours(), setup.block)
+        yield ratio(f"movement step against masked step: {setup.name}", scored, masked, blocks, f"{setup.block} steps")
 
 
 def data(blocks: int) -> Iterator[Row]:

@@ -127,6 +127,7 @@ def test_all_of_it_is_listed(run):
         assert words in " ".join(said.split())
 
 
+@pytest.mark.slow  # eight real commands; tests/stages/test_changing_masks.py interrupts in this process
 @pytest.mark.parametrize("name", ["gmp", "movement"])
 def test_killed_in_the_middle_it_ends_in_the_same_bytes(here, name):
     """A real command, killed twice after a state for resumption was written."""
