@@ -33,6 +33,9 @@ from lthbench.evaluation.counts import multiply_adds
 from lthbench.launch.workers import run as run_workers
 from lthbench.models import ModelSettings
 from lthbench.models.initialise import fresh
+from lthbench.pruning.allocation import Allocation
+from lthbench.pruning.dynamics import METHODS, Sparsify
+from lthbench.pruning.dynamics.trained import dynamics
 from lthbench.stages.init import init
 from lthbench.stages.train import train
 from lthbench.training.checkpoint import Checkpoint, Tensors
@@ -70,13 +73,14 @@ class Setup:
         x = torch.randint(0, 256, (self.samples, height, width, channels), generator=draws, dtype=torch.uint8)
         return x, torch.randint(0, 10, (self.samples,), generator=draws)
 
-    def ours(self, masked: bool = True, device: str = "cpu") -> Trajectory:
+    def ours(self, masked: bool = True, device: str = "cpu", sparsify: Sparsify | None = None) -> Trajectory:
         x, y = (t.to(device) for t in self.data())
         split = Split(x, y, torch.arange(len(y), device=device), self.normalise)
         steps = self.recipe.steps_per_epoch(len(y))
         stream = TrainingStream(split, self.augment, self.recipe.batch, steps, 0, (0, 0))
         start = self.network().masked(self.masks()) if masked else self.network()
-        return Trajectory(start, {}, self.recipe, stream, 0, device=device)
+        moving = partial(dynamics, sparsify, 0, (0, 0), None) if sparsify else None
+        return Trajectory(start, {}, self.recipe, stream, 0, device=device, dynamics=moving)
 
     def by_hand(self) -> Callable[[int, int], None]:
         x, y = self.data()
@@ -200,6 +204,16 @@ def masks(blocks: int) -> Iterator[Row]:
     for setup in (LENET, RESNET):
         masked, dense = (partial(_advance, setup.ours(masked=m), setup.block) for m in (True, False))
         yield ratio(f"masked step against dense step: {setup.name}", masked, dense, blocks, f"{setup.block} steps")
+
+
+def movement(blocks: int) -> Iterator[Row]:
+    """What a mask costs that is made of trained scores in every step: movement pruning against a masked step."""
+    said = {"unit": "iteration", "begin": 0, "end": 0, "initial": "0", "score_optimizer": "adam", "score_lr": 1e-2}
+    how = Sparsify(METHODS["movement"].settings(said, 1, 1), "weights", Allocation("uniform", {}), "1/2")
+    for setup in (LENET, RESNET):
+        scored = partial(_advance, setup.ours(masked=False, sparsify=how), setup.block)
+        masked = partial(_advance, setup.ours(), setup.block)
+        yield ratio(f"movement step against masked step: {setup.name}", scored, masked, blocks, f"{setup.block} steps")
 
 
 def data(blocks: int) -> Iterator[Row]:
@@ -334,6 +348,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "loader": loader,
     "peak": peak,
     "masks": masks,
+    "movement": movement,
     "data": data,
     "states": states,
     "scores": scores,

@@ -91,11 +91,13 @@ def _work_bytes(work: Work, size: int) -> int:
     if not isinstance(s, Train):
         return size // 4 + size * s.criterion.known.updates if isinstance(s, Prune) else 0
     moments = 2 if s.recipe.optimizer != "sgd" else 1 if s.recipe.momentum else 0
+    if s.sparsify and (trained := s.sparsify.method.args.get("score_optimizer")):
+        moments += {"adam": 4, "sgd": 3}[trained]  # dense weights, scores, and the scores' moments
     return len(_states(work)) * (size * (1 + moments) + _mask_bytes(work.stage, size))
 
 
 def _mask_bytes(stage: Stage, size: int) -> int:
-    return size // 4 if "mask" in stage.inputs else 0
+    return size // 4 if "mask" in stage.inputs or getattr(stage.settings, "sparsify", None) else 0
 
 
 def _states(work: Work) -> set[object]:

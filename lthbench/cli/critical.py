@@ -82,6 +82,8 @@ def _name(run: Run) -> str:
 
 
 def _check(run: Run) -> None:
+    if run.method is not None:
+        raise UserError(f"critical: pruner={run.method.name} finds its mask in training; this looks at new networks")
     if (structure := run.pruner.structure) is not None:
         raise UserError(f"critical looks at single weights: it needs structure=weight, not {structure.name}")
     if run.allocation.name not in ("global", "uniform"):

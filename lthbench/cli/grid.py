@@ -56,8 +56,11 @@ class Cell:
 
     @property
     def asked(self) -> str:
-        """The sparsity that was asked for; a dense network is one, however it was asked."""
-        return self.sparsity if self.pruned_by.rounds else "ticket" if self.experiment.run.ticket else "0"
+        """The sparsity that was asked for; a dense network is one, however it was asked, and so is an outcome."""
+        run = self.pruned_by
+        if run.method is not None and run.method.outcome and run.rounds:
+            return f"outcome of {self.label}"  # each has a column of its own
+        return self.sparsity if run.rounds else "ticket" if self.experiment.run.ticket else "0"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from lthbench.cli.subcommands import parser
 from lthbench.cli.tables import Table as Read
 from lthbench.cli.tables import datasets, names_of, read
 from lthbench.data.known import CHOICES, FOLDERS, SETS
-from lthbench.pruning.criteria import CRITERIA
+from lthbench.pruning.criteria import CRITERIA, Criterion
+from lthbench.pruning.dynamics import METHODS
 from lthbench.pruning.prunable import PRESETS
 from lthbench.published import known, load
 
@@ -81,11 +82,13 @@ def _settings(text: str) -> str:
 def _pruner(text: str, folders: Sequence[Path]) -> str:
     """A pruner's formula, its settings with their defaults, and its criterion's version, paper and deviations."""
     lines = _lines(text, folders)
-    known = CRITERIA.get((yaml.safe_load(lines.get("criterion", "")) or {}).get("criterion", ""))
+    name = (yaml.safe_load(lines.get("criterion", "")) or {}).get("criterion", "")
+    known = CRITERIA.get(name) or METHODS.get(name)
     said = textwrap.indent("\n".join(lines.values()), "  ")
     if known is None:
         return said
-    source = (inspect.getdoc(inspect.getmodule(known.score)) or "").strip()
+    made_in = inspect.getmodule(known.score if isinstance(known, Criterion) else known.make)
+    source = (inspect.getdoc(made_in) or "").strip()
     paragraphs = "\n".join(" ".join(part.split()) for part in source.split("\n\n"))
     return f"score: {known.what}\n{said}\nversion {known.version}. {paragraphs}\n"
 

@@ -27,6 +27,7 @@ from lthbench.programs.schedules import Schedule
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import parse_sparsity
+from lthbench.pruning.dynamics import PLACES, method_of
 from lthbench.pruning.own import own_settings
 from lthbench.pruning.prunable import known
 from lthbench.pruning.scoring import Scoring
@@ -71,7 +72,7 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
         data=data,
         recipe=recipe,
         steps=steps,
-        pruner=_pruner(config["pruner"], seed, data, config["structure"]),
+        pruner=_pruner(_shortened(config["pruner"], shrunk, explicit), seed, data, config["structure"], recipe, steps),
         allocation=_cached(_allocation, config["allocation"]),
         prunable=_preset(config["prunable"]),
         schedule=_cached(_schedule, config["schedule"]),
@@ -275,15 +276,29 @@ def _shrink(section: Config, key: str, factor: float, explicit: bool) -> Config:
     return {**section, key: section[key] * factor}
 
 
-def _pruner(section: Config, seed: int, data: DataSettings, structure: Config) -> Pruner:
+def _shortened(section: Config, factor: float, explicit: set[str]) -> Config:
+    """A pruner's places in training, shortened with it."""
+    for key, unit in PLACES.items():
+        if key in section and section.get(unit) != "ratio":
+            section = _shrink(section, key, factor, f"pruner.{key}" in explicit)
+    return section
+
+
+def _pruner(section: Config, seed: int, data: DataSettings, structure: Config, recipe: Recipe, steps: int) -> Pruner:
     for key in ("criterion", "program"):
         if key not in section:
             raise UserError(
-                f"pruner.{key} is missing; its YAML names a criterion and a program (after_training, at_init)"
+                f"pruner.{key} is missing; its YAML names a criterion and a program (after_training, at_init, ...)"
             )
+    name = coerce(section["criterion"], str, "pruner.criterion")
+    program = coerce(section["program"], str, "pruner.program")
+    together = _cached(_structure, structure)
+    if method := method_of(name, program):
+        said = {k: v for k, v in section.items() if k not in ("criterion", "program")}
+        found = method.settings(said, steps, recipe.steps_per_epoch(data.train_samples))
+        return Pruner(found, program, None, together)
     how = {k: section[k] for k in _SCORING if k in section}
     args = {k: v for k, v in section.items() if k not in ("criterion", "program", *how)}
-    name = coerce(section["criterion"], str, "pruner.criterion")
     if name == "???":
         raise UserError("pruner.criterion: name the file, pruner=FILE.py")
     if name.endswith(".py"):
@@ -297,8 +312,6 @@ def _pruner(section: Config, seed: int, data: DataSettings, structure: Config) -
     if criterion.known.data:
         how |= {"data": replace(data, augment=Augment()), "seed": seed}
     scoring = build(Scoring, how, "pruner")
-    program = coerce(section["program"], str, "pruner.program")
-    together = _cached(_structure, structure)
     return Pruner(criterion, program, None if scoring == Scoring() else scoring, together)
 
 

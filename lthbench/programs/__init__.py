@@ -2,12 +2,17 @@
 
 from lthbench.programs.after_training import prune_after_training
 from lthbench.programs.at_init import prune_at_init
+from lthbench.programs.during_training import prune_during_training
 from lthbench.programs.instability import instability
 from lthbench.programs.run import Experiment, Run
 from lthbench.programs.soup import reprune, soup
 from lthbench.programs.transfer import transfer
 
-PROGRAMS = {"after_training": prune_after_training, "at_init": prune_at_init}
+PROGRAMS = {
+    "after_training": prune_after_training,
+    "at_init": prune_at_init,
+    "during_training": prune_during_training,
+}
 
 
 def experiment(run: Run) -> Experiment:

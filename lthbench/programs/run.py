@@ -20,8 +20,10 @@ from lthbench.programs.candidates import CHOOSING, Recalibration, Soup
 from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
 from lthbench.programs.retraining import UNITS, Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
+from lthbench.programs.sparsifying import check_sparsifying, frozen
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
+from lthbench.pruning.dynamics import METHODS, Method, Sparsify
 from lthbench.pruning.structure import Structure
 from lthbench.soups.settings import Recalibrate
 from lthbench.stages import init as initial
@@ -101,7 +103,7 @@ class Run(Settings):
             (self.control, tuple(CONTROLS), "control"),
             (self.select, tuple(SELECTS), "select"),
             (self.weights_as, ("dense", "init"), "model.weights_as"),
-            (self.pruner.program, ("after_training", "at_init"), "pruner.program"),
+            (self.pruner.program, ("after_training", "at_init", "during_training"), "pruner.program"),
         ):
             if value not in known:
                 raise UserError(f"{where}: unknown choice '{value}'{near(value, known)}")
@@ -123,6 +125,8 @@ class Run(Settings):
             raise UserError(f"soup=instability needs pruner.program=after_training, not {self.pruner.program}")
         if self.rounds:
             check(self)
+        if self.sparsify is not None:
+            check_sparsifying(self)
         if (self.rounds or pair) and self.pruner.program == "after_training":
             self._check_retraining()
 
@@ -201,11 +205,33 @@ class Run(Settings):
         if self.ticket:
             return []
         target = parse_sparsity(self.sparsity)
+        if self.method is not None and self.method.outcome:
+            return [None]
         schedule = self.schedule if self.pruner.program == "after_training" else replace(self.schedule, name="oneshot")
         if self.allocation.by_round:
             assert isinstance(target, int)
             return [None] * (target if schedule.name == "iterative" else min(target, 1))
         return list(schedule.densities(target))
+
+    @property
+    def method(self) -> Method | None:
+        """What changes the mask during training; None in other programs."""
+        return METHODS[self.pruner.criterion.name] if self.pruner.program == "during_training" else None
+
+    @cached_property
+    def sparsify(self) -> Sparsify | None:
+        """How the mask changes during training; None: not at all."""
+        if self.method is None or not self.rounds:
+            return None
+        density = self.rounds[0]
+        allocation = None if self.method.outcome else self.allocation
+        return Sparsify(self.pruner.criterion, self.prunable, allocation, str(density) if density else None)
+
+    @property
+    def trained_by(self) -> Recipe:
+        """The recipe of training during which the mask changes: as far as it means something to frozen weights."""
+        assert self.method is not None
+        return frozen(self.recipe) if self.method.frozen else self.recipe
 
     @cached_property
     def rates_applied(self) -> int:
@@ -290,14 +316,14 @@ class Run(Settings):
         if longer:
             said |= {"train": self.recipe.stretched(self.steps, self.whole_steps), "steps": self.whole_steps}
         elif not self.given_dense or not after or anew:
-            said |= {"train": self.recipe, "steps": self.steps}
+            said |= {"train": self.trained_by if self.sparsify else self.recipe, "steps": self.steps}
         pair = self.soup.name == "instability"
         if longer or not (self.rounds or pair):
             return said | {"weights": self.weights and {"sha256": self.weights, "as": "init"}}
         if self.rounds:
             said |= {
                 "pruner": self.pruner,
-                "allocation": self.allocation,
+                "allocation": self.sparsify.allocation if self.sparsify else self.allocation,
                 "rounds": [d and str(d) for d in self.rounds],
                 "control": self.control,
             }

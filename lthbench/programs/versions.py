@@ -10,6 +10,7 @@ from typing import Any
 from lthbench.engine.graph import Stage
 from lthbench.models import MODELS
 from lthbench.pruning.criteria import CRITERIA
+from lthbench.pruning.dynamics import METHODS
 from lthbench.stages import KINDS
 
 NOW: dict[str, int] = {kind: import_module(f"lthbench.stages.{kind}").VERSION for kind in KINDS}
@@ -31,6 +32,7 @@ def outdated(result: Mapping[str, Any]) -> list[str]:
     if model["name"] in MODELS:
         parts.append((model["name"], model["version"], MODELS[model["name"]].version))
     criterion = config.get("pruner", {}).get("criterion", {})
-    if criterion.get("name") in CRITERIA and "source" not in criterion:
-        parts.append((criterion["name"], criterion["version"], CRITERIA[criterion["name"]].version))
+    known = CRITERIA.get(criterion.get("name")) or METHODS.get(criterion.get("name"))
+    if known is not None and "source" not in criterion:
+        parts.append((known.name, criterion["version"], known.version))
     return [f"{part} {then} (now {now})" for part, then, now in parts if then != now]

@@ -61,11 +61,11 @@ class Allocation(Settings):
                 means = "mean" if field.endswith("s") else "means"
                 raise UserError(f"allocation.{field} {means} nothing for allocation={self.name}")
         for kind, rate in self.rates.items():
-            if not _fits(rate, lambda r: 0 <= r < 1):
+            if not fits(rate, lambda r: 0 <= r < 1):
                 raise UserError(f"allocation.rates.{kind}: '{rate}' is not a number in 0 <= r < 1")
         numbers = {f"layers.{name}": number for name, number in (self.layers or {}).items()}
         for field, number in (numbers | {"quality": self.quality, "linear": self.linear}).items():
-            if number is not None and not _fits(number, lambda n: n >= 0):
+            if number is not None and not fits(number, lambda n: n >= 0):
                 raise UserError(f"allocation.{field}: '{number}' is not a number of at least 0")
 
     def __hash__(self) -> int:
@@ -77,7 +77,8 @@ class Allocation(Settings):
         return self.name in ("by_kind", "threshold")
 
 
-def _fits(text: str, rule: Callable[[Fraction], bool]) -> bool:
+def fits(text: str, rule: Callable[[Fraction], bool]) -> bool:
+    """Whether a text is a number that a rule allows."""
     try:
         return rule(Fraction(text))
     except (ValueError, ZeroDivisionError):

@@ -55,10 +55,8 @@ def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequenc
     with_runs = [e for e in entries if e.runs]
     by_method = len({e.asked for e in with_runs if e.sparsity}) == 1 and len({e.label for e in with_runs}) > 2
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained" if by_method else None)
-    if by_method:  # names of methods take the room that they need
-        axes = figure.subplots()
-    else:  # a layout engine draws all twice
-        axes = figure.add_axes((0.105, 0.115, 0.875, 0.81 if title else 0.865))
+    # a layout engine draws all twice: only where names of methods take the room that they need
+    axes = figure.subplots() if by_method else figure.add_axes((0.105, 0.115, 0.875, 0.81 if title else 0.865))
     axes.grid(alpha=0.25)
     if by_method:
         _by_method(axes, with_runs, colours[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lthbench.base.settings import Settings, later
@@ -17,6 +18,7 @@ from lthbench.engine.graph import Best, Ref, Stage, State, stage
 from lthbench.engine.plan import Work
 from lthbench.engine.runner import Job, Stopped
 from lthbench.engine.store import At, Demand, Points, moments_file, progress_file, resume_file, state_file
+from lthbench.pruning.dynamics import Sparsify
 from lthbench.training.recipe import Recipe
 from lthbench.training.schedules import Adaptive
 
@@ -34,7 +36,8 @@ class Train(Settings):
     """`first` is the position on the dense schedule of the first step; `index` is (round, copy) of the streams.
 
     `adapt`: the recipe's learning rate is multiplied with what the start lost to the mask, a number that is found
-    when training begins and kept with the optimiser's state.
+    when training begins and kept with the optimiser's state. `sparsify`: the mask changes on the way; what that
+    remembers is kept there too, under `x/`.
     """
 
     recipe: Recipe
@@ -43,6 +46,7 @@ class Train(Settings):
     index: tuple[int, ...]
     first: int
     adapt: Adaptive | None = later(None)
+    sparsify: Sparsify | None = later(None)
 
 
 def train(
@@ -56,14 +60,16 @@ def train(
     first: int = 0,
     index: tuple[int, int] = (0, 0),
     adapt: Adaptive | None = None,
+    sparsify: Sparsify | None = None,
 ) -> Stage:
     """The training run from a state; `moments` is the state whose optimiser state it goes on with, None a fresh one.
 
     Going on from `dense.at(k)` at position k with its own moments, recipe and streams IS the dense run.
     """
-    settings = Train(recipe, data, seed, index, first, adapt)
+    settings = Train(recipe, data, seed, index, first, adapt, sparsify)
     if (
         mask is None
+        and sparsify is None
         and isinstance(start, State)
         and start == moments
         and start.step == first
@@ -79,7 +85,7 @@ def at(trajectory: Stage, step: int) -> Ref:
     """The state after `step` steps; before the first step of a dense run that is its start, under its one name."""
     settings = trajectory.settings
     assert isinstance(settings, Train)
-    if step == settings.first and "mask" not in trajectory.inputs:
+    if step == settings.first and "mask" not in trajectory.inputs and settings.sparsify is None:
         return trajectory.inputs["start"]
     return trajectory.at(step)
 
@@ -174,7 +180,8 @@ def _begin(job: Job, s: Train) -> Trajectory:
             packed = job.store.read(job.stage.id, state_file(job.resume))
             moments = job.store.read(job.stage.id, moments_file(job.resume))[0]
         recipe = replace(s.recipe, lr=moments["lr"].item()) if s.adapt else s.recipe
-        return Trajectory(Checkpoint.unpack(packed), moments, recipe, stream, job.resume, s.first, job.device)
+        start, step, begun = Checkpoint.unpack(packed), job.resume, _dynamics(s, part(moments, "x"))
+        return Trajectory(start, moments, recipe, stream, step, s.first, job.device, begun)
     packed_start = job.input("start")
     assert packed_start is not None
     start, recipe = Checkpoint.unpack(packed_start), s.recipe
@@ -187,9 +194,18 @@ def _begin(job: Job, s: Train) -> Trajectory:
         start = start.masked(mask)
     packed_moments = job.input("moments", of="moments")
     moments = dict(packed_moments[0]) if packed_moments else {}
-    for own in ("loss", "lr"):  # they belong to the run the moments come from
-        moments.pop(own, None)
-    return Trajectory(start, moments, recipe, stream, s.first, s.first, job.device)
+    for own in [name for name in moments if name in ("loss", "lr") or name.startswith("x/")]:
+        del moments[own]  # they belong to the run the moments come from
+    return Trajectory(start, moments, recipe, stream, s.first, s.first, job.device, _dynamics(s, None))
+
+
+def _dynamics(s: Train, kept: dict[str, Any] | None) -> Any:
+    """What makes the dynamics of a run's mask, if it has any; `kept` is what they go on with, None: they begin."""
+    if s.sparsify is None:
+        return None
+    from lthbench.pruning.dynamics.trained import dynamics
+
+    return partial(dynamics, s.sparsify, s.seed, s.index, kept)
 
 
 def _adapted(adapt: Adaptive, start: Checkpoint, mask: dict[str, Any]) -> float:

@@ -9,8 +9,9 @@ multiplication (and gradient clipping sees only what is trained).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,35 @@ from lthbench.training.checkpoint import Checkpoint, Tensors, part
 from lthbench.training.recipe import Recipe
 
 
+class Dynamics(Protocol):
+    """A mask that changes while the network under it is trained: what the loop lets it do in step `step`.
+
+    Whatever it draws is a function of the step, and what it must remember is in the weights, the mask and `tensors()`:
+    a run may stop after any step.
+    """
+
+    def before(self, step: int) -> None:
+        """Put the weights in place that the network computes with."""
+
+    def backward(self, step: int) -> bool:
+        """Make of their gradients those that the optimiser sees; False: it leaves this step out."""
+
+    def updated(self, step: int) -> None:
+        """The optimiser, unless it was left out, has moved the weights."""
+
+    def rest(self, step: int) -> None:
+        """Training pauses after `step` steps: the network and the run's mask become what is handed over."""
+
+    def tensors(self) -> Tensors:
+        """What it goes on with besides weights and mask, by name."""
+
+
 class Trajectory:
     """A training run in motion: `run(until)`, then ask for its `checkpoint()` or `moments()`.
 
     Steps are counted on the dense schedule: a run that is at `step`, having begun at `first`, draws the batches
     and learning rates of that position. `moments` holds the optimiser state to go on with; empty: a fresh one.
+    `dynamics` makes what changes the mask on the way; without it the start's mask stays.
     """
 
     def __init__(
@@ -38,6 +63,7 @@ class Trajectory:
         step: int,
         first: int = 0,
         device: str = "cpu",
+        dynamics: Callable[[Trajectory], Dynamics] | None = None,
     ) -> None:
         self.model, self.recipe, self.stream, self.step, self.first = start.model, recipe, stream, step, first
         self.device, self.diverged_at = device, start.diverged_at
@@ -45,9 +71,9 @@ class Trajectory:
         self.net = start.network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = dict(self.net.named_parameters())
         self._masked = [parameters[name] for name in self.mask]
-        self._masks = [_like(parameters[name], kept) for name, kept in self.mask.items()]
-        self.optimizer = _optimizer(self.net, recipe)
-        self._update = _Update(self.optimizer, recipe)
+        self._masks = [like(parameters[name], kept) for name, kept in self.mask.items()]
+        self.optimizer = optimizer_of(self.net.parameters(), recipe)
+        self._update = Update(self.optimizer, recipe)
         self._penalised: list[Tensor] = self.optimizer.param_groups[0]["params"]  # what weight decay acts on
         self._forward: Any = torch.compile(self.net) if recipe.compile else self.net
         self._scaler = torch.amp.GradScaler(torch.device(device).type) if recipe.precision == "fp16" else None
@@ -61,8 +87,9 @@ class Trajectory:
             for name, parameter in parameters.items():
                 for key, value in part(moments, name).items():
                     state = self.optimizer.state[parameter][key].copy_(value)
-                    if name in self.mask and value.dim():
+                    if name in self.mask and value.dim() and not dynamics:  # which masks its own
                         state.mul_(self.mask[name])
+        self.dynamics = dynamics(self) if dynamics else None
 
     def run(self, until: int) -> None:
         """Train until `until` steps are done."""
@@ -78,12 +105,13 @@ class Trajectory:
     def _run(self, until: int) -> None:
         """The loop. Nothing in here waits for the device."""
         net, recipe, optimizer, stream = self.net, self.recipe, self.optimizer, self.stream
-        forward, scaler, update = self._forward, self._scaler, self._update
+        forward, scaler, update, dynamics = self._forward, self._scaler, self._update, self.dynamics
         on_gpu = torch.device(self.device).type == "cuda"
         cast: Any = nullcontext()
         if recipe.precision != "float32":
             half = torch.bfloat16 if recipe.precision == "bf16" else torch.float16
             cast = torch.autocast(torch.device(self.device).type, dtype=half)
+        moves = True
         net.train()
         for step in range(self.step, until):
             if step % stream.steps_per_epoch == 0:
@@ -96,6 +124,8 @@ class Trajectory:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             x, y = stream.batch(step)
+            if dynamics:
+                dynamics.before(step)
             with cast:
                 loss = F.cross_entropy(forward(x), y, label_smoothing=recipe.label_smoothing)
             for parameter in update.parameters:
@@ -103,7 +133,9 @@ class Trajectory:
             (scaler.scale(loss) if scaler else loss).backward()
             if recipe.l1:
                 _penalise(self._penalised, recipe.l1)
-            if self._masks:
+            if dynamics:
+                moves = dynamics.backward(step)
+            elif self._masks:
                 torch._foreach_mul_([p.grad for p in self._masked], self._masks)  # type: ignore[misc,arg-type]
             if recipe.clip:
                 if scaler:
@@ -112,10 +144,14 @@ class Trajectory:
             if scaler:
                 scaler.step(optimizer)  # leaves the step out where gradients overflowed; it counts all the same
                 scaler.update()
-            else:
+            elif moves:
                 update()
+            if dynamics:
+                dynamics.updated(step)
             self._loss += loss.detach()
         self.step = max(self.step, until)
+        if dynamics:
+            dynamics.rest(self.step)
 
     def epoch_loss(self) -> float:
         """Mean training loss of the current epoch so far (of the last one at its end)."""
@@ -142,10 +178,12 @@ class Trajectory:
         if self._scaler:
             state = self._scaler.state_dict()
             tensors |= {"scale": torch.tensor(state["scale"]), "growth": torch.tensor(state["_growth_tracker"])}
+        if self.dynamics:
+            tensors |= {f"x/{name}": tensor for name, tensor in self.dynamics.tensors().items()}
         return {name: tensor.detach().to("cpu", copy=copy) for name, tensor in tensors.items()}
 
 
-class _Update:
+class Update:
     """The optimiser's own fused kernel on tensors gathered once: the same bits as `optimizer.step()`.
 
     What that does besides, step after step (looking for its tensors, grouping them, hooks), takes 0.1 ms: a fourteenth
@@ -198,14 +236,14 @@ def _penalise(parameters: list[Tensor], l1: float) -> None:
     torch._foreach_add_([p.grad for p in used], torch._foreach_sign(used), alpha=l1)  # type: ignore[misc]
 
 
-def _like(parameter: Tensor, values: Tensor) -> Tensor:
+def like(parameter: Tensor, values: Tensor) -> Tensor:
     """`values` as the parameter is: its device, dtype and memory format."""
     return torch.empty_like(parameter, requires_grad=False).copy_(values)
 
 
-def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_of(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """The fused optimiser of a recipe."""
-    parameters = list(net.parameters())
+    parameters = list(parameters)
     decayed = [p for p in parameters if recipe.decay == "all" or p.dim() > 1]
     spared = [p for p in parameters if recipe.decay == "weights" and p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]

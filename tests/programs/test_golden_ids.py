@@ -6,11 +6,25 @@ what really changed.
 """
 
 import pytest
-from engine.small_runs import small, stages
+from engine.small_runs import EPOCH, STEPS, small, stages
 from programs.test_instability import pair
 from programs.test_soups import souped
 
 from lthbench.programs import experiment
+from lthbench.pruning.dynamics import METHODS
+from lthbench.stages.prune import Pruner
+
+DURING = {
+    "gmp": {"begin": 10, "end": 30, "every": 5, "initial": "0"},
+    "movement": {"begin": 4, "end": 32, "initial": "0", "score_optimizer": "adam", "score_lr": 0.01},
+    "l0": {"penalty": 125.0, "bias": 2.197, "score_optimizer": "adam", "score_lr": 0.1},
+}
+
+
+def during(name):
+    said = {"unit": "iteration", "every_unit": "iteration"} | DURING[name]
+    return small(pruner=Pruner(METHODS[name].settings(said, STEPS, EPOCH), "during_training"))
+
 
 KINDS = {
     "init": "29ec5ddadaaae02c023358e39c1f0e30",
@@ -43,6 +57,9 @@ PROGRAMS = {
         "865386a35e4fd6c9546c10899d8dfca8",
     ),
     "at initialisation": (small(program="at_init"), "05c8659a4cee21da7382af2f8e33e28f"),
+    "gradual magnitude": (during("gmp"), "f81c9b85deb594e1c864765c40c8b78a"),
+    "movement": (during("movement"), "837f3457566dacae6845aad30c6b5ad2"),
+    "l0": (during("l0"), "22a6eb57257bc422f1cc99ba794f95a1"),
     "dense": (small(sparsity="0"), "bf7e37cfa204c4f9a1b6cac7249cc965"),
     "given weights": (small("finetune", weights="a" * 64), "fc9dec9a54d178da5d0f2c7b0da13340"),
     "uniform soup": (souped("uniform", rounds=2), "ad5ee251a046b21475c04763a006aed8"),

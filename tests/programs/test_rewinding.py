@@ -128,17 +128,17 @@ def rates(tmp_path_factory):
         if event == "start":
             heard["now"] = heard.setdefault(facts["work"].stage, [])
 
-    step = loop._Update.__call__
+    step = loop.Update.__call__
 
     def overheard(self):
         heard["now"].append(self.optimizer.param_groups[0]["lr"])
         step(self)
 
-    loop._Update.__call__ = overheard
+    loop.Update.__call__ = overheard
     runs = {name: small(name, "level:2", schedule="iterative") for name in ("init", "early", "lr", "finetune")}
     runs["whole"] = small("lr", "level:2", schedule="iterative", k=0.0)
     outcome = compute(store, *runs.values(), listeners=[begin])
-    loop._Update.__call__ = step
+    loop.Update.__call__ = step
     assert not outcome.failed
     found = {name: heard[experiment(run).roles["net 2"].stage] for name, run in runs.items()}
     return found | {"dense": heard[experiment(runs["init"]).roles["dense"].stage]}

@@ -2,11 +2,11 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lthbench.pruning import select
-from lthbench.pruning.select import keep_top
+from lthbench.pruning.select import Follower, keep_top
 
 SHAPES = {"conv": (2, 3, 2, 2), "fc": (4, 5), "out": (3,)}
 TOTAL = 47
@@ -160,3 +160,47 @@ def test_neither_scores_nor_masks_are_written_to():
     copies = {n: s.clone() for n, s in scores.items()}, {n: a.clone() for n, a in alive.items()}
     keep_top(scores, 5, alive)
     assert all(torch.equal(scores[n], copies[0][n]) and torch.equal(alive[n], copies[1][n]) for n in SHAPES)
+
+
+# ---- scores that move a little
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**20), st.integers(20, 400), st.sampled_from([1e-4, 1e-2, 1.0]))
+def test_a_follower_keeps_what_keep_top_keeps(seed, n, pace):
+    """With ties, jumps, counts that change, scores that are no numbers, and again thereafter."""
+    g = torch.Generator().manual_seed(seed)
+    scores = {"a": torch.randn(n, generator=g), "b": torch.randn(n // 2, 3, generator=g)}
+    everything = {name: torch.ones_like(s, dtype=torch.bool) for name, s in scores.items()}
+    total, follower = sum(s.numel() for s in scores.values()), Follower()
+    for step in range(12):
+        kept = total - step * total // 14
+        scores = {
+            name: (s + pace * torch.randn(s.shape, generator=g)).mul(64).round().div(64) for name, s in scores.items()
+        }
+        if step == 5:
+            scores = {name: s * 1000 for name, s in scores.items()}
+        seen = dict(scores)
+        if step == 7:
+            seen["a"] = torch.where(torch.arange(n) % 5 == 0, torch.nan, scores["a"])
+        numbers = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in seen.items()}
+        expected = keep_top(numbers, kept, everything)
+        made = follower.keep_top(seen, kept)
+        assert all(torch.equal(made[name], expected[name]) for name in scores)
+
+
+def test_a_follower_looks_at_few():
+    g = torch.Generator().manual_seed(0)
+    score, follower, whole = torch.randn(20000, generator=g), Follower(), 0
+    anew = follower._anew
+
+    def counted(*how):
+        nonlocal whole
+        whole += 1
+        return anew(*how)
+
+    follower._anew = counted
+    for step in range(100):
+        score += 1e-3 * torch.randn(20000, generator=g)
+        follower.keep_top({"a": score}, 12000 - 20 * step)
+    assert whole < 5

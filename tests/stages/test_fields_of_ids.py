@@ -13,6 +13,7 @@ from lthbench.engine.graph import stage
 from lthbench.evaluation.settings import Corruptions
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CriterionSettings
+from lthbench.pruning.dynamics import Sparsify
 from lthbench.pruning.scoring import Scoring
 from lthbench.soups.settings import Recalibrate
 from lthbench.stages.average import Average
@@ -26,6 +27,7 @@ from lthbench.training.schedules import Adaptive
 
 FILE = DataSettings("own.npz", "abc", Normalise("image"), Augment(), 5, 0, (1, 8, 8), 10, 1437, "data", False)
 COMPRESSED = LrSchedule("compressed", warmup=2, total=20, rise="cosine", floor=0.1, of=LrSchedule("step"), length=9)
+GMP = CriterionSettings("gmp", 1, {"begin": 10, "end": 30, "every": 10, "initial": "0"})
 SETTINGS = [
     Init(MODEL, "pytorch", 0, 0, None, None),
     Train(RECIPE, FILE, 0, (0, 0), 0),
@@ -35,6 +37,7 @@ SETTINGS = [
     Train(replace(RECIPE, schedule=COMPRESSED), FILE, 0, (1, 2), 0, Adaptive("round", 0.5)),
     Connect(FILE, ("test",), 30, Recalibrate("sms", 1.0, 60, FILE, 0)),
     Average("greedy", Recalibrate("sms", 1.0, 60, FILE, 0), FILE, "ge"),
+    Train(RECIPE, FILE, 0, (0, 0), 0, None, Sparsify(GMP, "weights", Allocation("uniform", {}), "1/10")),
 ]
 
 
@@ -111,6 +114,7 @@ def test_every_input_is_in_the_id():
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(11)),
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(10), first=10),
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(10), first=10, index=(1, 0)),
+        train(dense.at(10), RECIPE, DATA, 0, moments=dense.at(10), first=10, sparsify=SETTINGS[-1].sparsify),
     ]
     assert len({s.id for s in made}) == len(made)
 

@@ -11,7 +11,7 @@ from lthbench.data.stream import TrainingStream, split
 from lthbench.models import ModelSettings
 from lthbench.models.initialise import fresh
 from lthbench.training.checkpoint import Checkpoint
-from lthbench.training.loop import Trajectory, _optimizer, _Update
+from lthbench.training.loop import Trajectory, Update, optimizer_of
 from lthbench.training.recipe import PRECISIONS, LrSchedule, Recipe
 
 DATA = DataSettings("standin_digits", "official", Normalise(), Augment(1, True))
@@ -91,8 +91,8 @@ def test_the_update_is_the_optimisers_own_step_bit_for_bit(name, spared):
     """The library's step() on a second network is the oracle; now and then a parameter has no gradient."""
     how = recipe(name, decay="weights" if spared else "all")
     nets = [dense().network() for _ in range(2)]
-    ours, theirs = (_optimizer(net, how) for net in nets)
-    update = _Update(ours, how)
+    ours, theirs = (optimizer_of(net.parameters(), how) for net in nets)
+    update = Update(ours, how)
     g = torch.Generator().manual_seed(0)
     for i in range(6):
         for p, q in zip(nets[0].parameters(), nets[1].parameters()):

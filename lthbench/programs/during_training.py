@@ -1,0 +1,34 @@
+"""Pruning during training: one training run whose mask changes on the way (Zhu and Gupta 2017, arXiv 1710.01878;
+Evci et al. 2020, arXiv 1911.11134; Sanh et al. 2020, arXiv 2005.07683)."""
+
+from __future__ import annotations
+
+from lthbench.engine.graph import State
+from lthbench.programs.run import Experiment, Run
+from lthbench.stages import train as trajectory
+from lthbench.stages.train import train
+
+
+def prune_during_training(run: Run) -> Experiment:
+    """Initialise, train; where nothing goes before `begin`, that part is the dense run."""
+    start = run.start()
+    done = Experiment(run).add("init", start)
+    if run.sparsify is None:
+        net = trajectory.at(train(start, run.recipe, run.data, run.seed), run.dense_steps)
+        return done.add("dense", net).finish(net)
+    if run.control == "longer":
+        return done.finish(run.longer(start))
+    begin = int(run.sparsify.method.args["begin"]) if run.method and run.method.late else 0
+    begun = trajectory.at(train(start, run.recipe, run.data, run.seed), begin)
+    if begin:
+        done.add("dense", begun)
+    sparse = train(
+        begun,
+        run.trained_by,
+        run.data,
+        run.seed,
+        moments=begun if isinstance(begun, State) else None,
+        first=begin,
+        sparsify=run.sparsify,
+    )
+    return done.add("net 1", sparse.at(run.steps)).finish(sparse.at(run.steps))
