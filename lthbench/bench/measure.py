@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the bench: a figure with its 90 % interval, over `n` blocks; `note` says of what."""
+    """One line of the bench: a figure with its 90 % interval, over `n` blocks; `aim` says what it should be, `note` of
+    what it is."""
 
     name: str
     value: float
@@ -20,6 +21,7 @@ class Row:
     n: int
     unit: str  # "x" for a ratio, "s", "%"
     note: str = ""
+    aim: str = ""
 
 
 def seconds(function: Callable[[], object]) -> float:

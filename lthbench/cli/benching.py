@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def run(words: Sequence[str]) -> int:
         raise UserError(f"bench: --blocks {parsed.blocks} is less than 1")
     import torch
 
-    from lthbench.bench.rows import GPU_ROWS, ROWS
+    from lthbench.bench.rows import AIMS, GPU_ROWS, ROWS
 
     devices = [word.partition("=")[2] for word in parsed.rows if word.startswith("device=")]
     rows = ROWS | GPU_ROWS if devices == ["cuda"] else ROWS
@@ -45,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     page = _Page(Path(parsed.out), words, [name for name in ROWS | GPU_ROWS if name not in (chosen or rows)])
     for name in chosen or rows:
         for found in rows[name](parsed.blocks):
-            page.add(found)
+            page.add(replace(found, aim=next((aim for what, aim in AIMS.items() if found.name.startswith(what)), "")))
     print(page.out / "bench.md")
     return 0
 
@@ -53,7 +54,7 @@ def run(words: Sequence[str]) -> int:
 class _Page:
     """The table, printed and written row by row: a bench that is stopped leaves what it has measured."""
 
-    HEAD = ("| what | figure | 90 % interval | n | |", "| --- | ---: | ---: | ---: | --- |")
+    HEAD = ("| what | figure | 90 % interval | aim | n | |", "| --- | ---: | ---: | ---: | ---: | --- |")
 
     def __init__(self, out: Path, words: Sequence[str], left_out: Sequence[str]) -> None:
         from lthbench.programs.record import environment
@@ -73,17 +74,18 @@ class _Page:
     @staticmethod
     def _line(row: Row) -> str:
         unit = "" if row.unit == "x" else f" {row.unit}"
-        return f"| {row.name} | {row.value:.3f}{unit} | {row.low:.3f} to {row.high:.3f} | {row.n} | {row.note} |"
+        interval = f"{row.low:.3f} to {row.high:.3f}"
+        return f"| {row.name} | {row.value:.3f}{unit} | {interval} | {row.aim} | {row.n} | {row.note} |"
 
     def _write(self) -> None:
         e = self.environment
-        made_with = (
-            f"lthbench {e['lthbench']}, torch {e['torch']}, Python {e['python']}; {e['processor']}; {self.date}."
-        )
+        versions = f"lthbench {e['lthbench']}, torch {e['torch']}, Python {e['python']}"
+        made_with = f"{versions}; {e['processor']}, {os.cpu_count()} cores; {self.date}."
         left_out = ["", f"Not measured here: {', '.join(self.left_out)}."] if self.left_out else []
         lines = [
             "# How fast", "",
-            "Medians over interleaved blocks on one machine, one thread. Figures without a unit are ratios.", "",
+            "Medians over interleaved blocks on one machine, one thread. Figures without a unit are ratios.",
+            "Images are random bytes of the sets' shapes: what they show changes no time.", "",
             *self.HEAD, *map(self._line, self.made), *left_out, "", made_with, "", f"    {self.command}", "",
         ]  # fmt: skip
         (self.out / "bench.md").write_text("\n".join(lines))

@@ -226,7 +226,8 @@ def _train(
     epochs = coerce(section["epochs"], float | None, "train.epochs")
     iterations = coerce(section["iterations"], int | None, "train.iterations")
     if (epochs is None) == (iterations is None):
-        raise UserError("train.epochs, train.iterations: one of them is a number, the other null")
+        both = f"train.epochs={section['epochs']}, train.iterations={section['iterations']}"
+        raise UserError(f"{both}: the length is one of them, the other one null")
     steps = iterations if iterations is not None else round((epochs or 0) * per_epoch)
     if steps < 0:
         raise UserError(f"train.{'epochs' if iterations is None else 'iterations'}: the length is negative")

@@ -163,7 +163,7 @@ class FolderSplit(Split):
         )
         for made in loader:
             if isinstance(made, str):
-                raise ValueError(made)
+                raise UserError(made)
             x, rows = (tensor.to(device, non_blocking=True) for tensor in made)
             yield normalised(x, self.normalise).permute(0, 3, 1, 2), self.y.index_select(0, rows)
 

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lthbench.base.errors import UserError
 from lthbench.base.memory import forget_peak, peak
 from lthbench.engine.claims import Claims
 from lthbench.engine.graph import Stage, State, ancestors
@@ -144,7 +145,7 @@ class Runner:
                         ready = {work.stage for work in held if self._ready(work)}  # these are in others' hands
                         outcome.waiting = ready or {work.stage for work in held}
                         break
-                    self.tell("waiting", works=todo)
+                    self.tell("waiting", works=todo, held=self._held(held))
                     self.sleep(wait)
                     wait = min(2 * wait, LONGEST_WAIT)
         except Stopped:
@@ -187,6 +188,13 @@ class Runner:
 
     def _stalled(self, works: list[Work]) -> bool:
         return any(self.claims.stalled(self.store.folder(work.stage.id)) for work in works)
+
+    def _held(self, works: list[Work]) -> str:
+        """Of the first stage in others' hands: which it is, and in whose."""
+        for work in works:
+            if owner := self.claims.owner(self.store.folder(work.stage.id)):
+                return f"{work.stage!r}, which process {owner.get('pid')} on {owner.get('host')} computes"
+        return ""
 
     def _ready(self, work: Work) -> bool:
         return all(self.store.has(*needed) for needed in work.inputs_needed)
@@ -252,7 +260,8 @@ class Runner:
     def _fail(self, stage: Stage, outcome: Outcome) -> None:
         """Record the exception that is being handled as this stage's failure."""
         error = sys.exc_info()[1]
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        reason = f"{kind}{error}".splitlines()[0]
         record = {"error": reason, "trace": traceback.format_exc(), "pid": os.getpid(), "token": self.token}
         try:
             self.store.write_json(stage, "failed.json", record)

@@ -97,7 +97,7 @@ def _work(
             if event not in _OWN:
                 parent.send((event, facts))
             elif event == "waiting":
-                parent.send((event, {}))
+                parent.send((event, {"held": facts["held"]}))
         except (BrokenPipeError, ConnectionResetError):
             sys.exit(1)  # the command is gone, and so are we
 
@@ -125,6 +125,8 @@ def _listen(workers: list[_Worker], outcome: Outcome, tell: Teller) -> Outcome:
                 continue
             if event == "waiting":
                 waiting.add(ready)
+                if len(waiting) == len(living):
+                    tell(event, **facts)
             elif event == "outcome":
                 ended += 1
                 outcome.computed |= facts["outcome"].computed

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lthbench.engine.claims import EXPIRY_SECONDS
 from lthbench.engine.graph import Stage
 from lthbench.stages.train import epochs
 
@@ -36,6 +37,7 @@ class ProgressBar:
         self.works = self.done = 0
         self.epochs = self.epochs_done = 0.0
         self.inside: dict[Stage, float] = {}  # epochs into each trajectory that is being trained
+        self.held = ""  # what others are computing, where there is nothing else to do
         self.said = self.begun = time.monotonic()
 
     def __call__(self, event: str, **facts: Any) -> None:
@@ -54,10 +56,15 @@ class ProgressBar:
             self.console.print(
                 f"[red]failed:[/red] {facts['stage']!r}: {facts['error']}", highlight=False, soft_wrap=True
             )
+        elif event == "waiting":
+            self.held = facts["held"]
+            self._show(f"waiting for {self.held}" if self.held else None)
+            return
         elif event == "finished":
             self._show("")
             self.bar.stop()
             return
+        self.held = ""
         now = facts["work"].stage if event == "start" else None
         self._show(repr(now) if now else None)
 
@@ -72,4 +79,6 @@ class ProgressBar:
             spent = self.said - self.begun
             left = f", {spent * (self.epochs - completed) / completed:.0f} s left" if completed else ""
             where = f"stage {self.done}/{self.works}, {completed:.0f}/{self.epochs:.0f} epochs"
+            if self.held:
+                left = f"; waiting for {self.held} (taken over if nothing is heard of it for {EXPIRY_SECONDS:.0f} s)"
             print(f"{where}, {spent:.0f} s{left}", file=sys.stderr, flush=True)

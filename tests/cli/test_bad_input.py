@@ -117,8 +117,8 @@ EXACT = [
     ("train.evaluate.every=0", "train.evaluate.every: 0.0 is not positive"),
     ("train.nesterov=true", "train.nesterov needs train.momentum > 0"),
     ("train.nesterov=maybe", "train.nesterov: 'maybe' is not true or false"),
-    ("train.iterations=5", "train.epochs, train.iterations: one of them is a number, the other null"),
-    ("train.epochs=null", "train.epochs, train.iterations: one of them is a number, the other null"),
+    ("train.iterations=5", "train.epochs=20, train.iterations=5: the length is one of them, the other one null"),
+    ("train.epochs=null", "train.epochs=None, train.iterations=None: the length is one of them, the other one null"),
     ("train.epochs=-1", "train.epochs: the length is negative"),
     # rewinding, retraining, schedules
     ("rewind=early rewind.k=2", "rewind.k: 2.0 ratio is step 960; training ends at 480"),

@@ -51,10 +51,12 @@ def held(root, host):
 
 def test_it_waits_for_the_living_as_long_as_its_patience(tmp_path):
     stage, other = held(tmp_path, "elsewhere")
+    said = []
     try:
         outcome = Runner(
             Store(tmp_path),
             KINDS,
+            [lambda event, **facts: said.append(facts["held"]) if event == "waiting" else None],
             claims=Claims(expiry=60, beat=0.5),
             patience=0.3,
             sleep=lambda s: time.sleep(min(s, 0.1)),
@@ -62,6 +64,7 @@ def test_it_waits_for_the_living_as_long_as_its_patience(tmp_path):
     finally:
         other.close()
     assert outcome.waiting == {stage}
+    assert set(said) == {f"{stage!r}, which process {other.me['pid']} on elsewhere computes"}
     assert not outcome.failed
     assert not outcome.computed
 
