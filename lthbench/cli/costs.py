@@ -74,7 +74,7 @@ def _work_bytes(work: Work, size: int) -> int:
     if isinstance(s, Control):
         return size + size // 4
     if not isinstance(s, Train):
-        return size // 4 if work.stage.kind == "prune" else 0
+        return size // 4 + size * s.criterion.known.updates if isinstance(s, Prune) else 0
     moments = 2 if s.recipe.optimizer != "sgd" else 1 if s.recipe.momentum else 0
     return len(_states(work)) * (size * (1 + moments) + _mask_bytes(work.stage, size))
 

@@ -24,11 +24,12 @@ COLUMNS = ("method", "seed", "critical compression", "weights kept", "most possi
 
 
 def run(words: Sequence[str]) -> int:
-    """Search for every method of a grid, print the table, write `<out>/critical/critical.{md,json}`."""
+    """Search for every method of a grid, print the table, write `<out>/critical/<grid>.{md,json}`."""
     arguments = parser(
         "critical",
         "Each method's largest compression without an empty layer, found by bisection over 50 candidates a factor of\n"
-        "ten, on the network as it is initialised (or given by model.weights); nothing is trained.",
+        "ten, on the network as it is initialised (or given by model.weights); nothing is trained. Exact where masks\n"
+        "are nested (one look, allocation=global), else a lower bound, marked ≥.",
     )
     arguments.add_argument("overrides", nargs="*", help="as for a run: pruner=snip,synflow model=vgg_16 seed=0,1 -m")
     if {"-h", "--help"} & set(words):
@@ -48,7 +49,8 @@ def run(words: Sequence[str]) -> int:
     local.prepare(grid.config["device"], grid.config["threads"])
     command = f"python -m lthbench critical {shlex.join([*overrides, *['-m'] * multirun])}"
     folder = out / "critical"
-    known = _known(folder / "critical.json")
+    known = _known(folder / f"{grid.name}.json")
+    marked = "" if grid.config["scale"]["name"] == "paper" else f" (scale {grid.config['scale']['name']})"
     rows: list[dict[str, Any]] = []
     for cell in cells:
         what = _name(cell.experiment.run)
@@ -59,7 +61,8 @@ def run(words: Sequence[str]) -> int:
             say(
                 f"{cell.label}, seed {cell.seed}: 10^{found['log10']:.2f}, {found['masks']} masks, {found['seconds']} s"
             )
-        rows.append({**found, "method": cell.label, "seed": cell.seed})
+        nested = _nested(cell.experiment.run)
+        rows.append({**found, "nested": nested, "method": cell.label + marked, "seed": cell.seed})
         paths = _write(folder, rows, grid, command)
     terminal().print(_table(rows))
     for path in paths:
@@ -83,6 +86,12 @@ def _check(run: Run) -> None:
     if run.allocation.name not in ("global", "uniform") or (structure is not None and structure.name == "nm"):
         what = "structure=nm" if structure is not None else f"allocation={run.allocation.name}"
         raise UserError(f"critical: {what} leaves no compression to look for")
+
+
+def _nested(run: Run) -> bool:
+    """Whether the masks of different compressions are nested, so that the search is exact."""
+    scoring = run.pruner.scoring
+    return (scoring is None or scoring.rounds == 1) and run.allocation.name == "global"
 
 
 def _search(run: Run) -> dict[str, Any]:
@@ -127,7 +136,8 @@ def _lines(rows: list[dict[str, Any]]) -> list[list[str]]:
     for row in rows:
         empty = ", ".join(row["empty"][:2]) + (f" and {n} more" if (n := len(row["empty"]) - 2) > 0 else "")
         empty = (empty or "(fewer weights than layers)") + (" (still connected)" if row["connected"] else "")
-        reached = f"10^{row['log10']:.2f} ({10 ** row['log10']:,.0f})"
+        bound = "" if row["nested"] or not row["empty"] else "≥ "
+        reached = f"{bound}10^{row['log10']:.2f} ({10 ** row['log10']:,.0f})"
         kept, most = f"{row['kept']:,} of {row['total']:,}", f"{row['total'] / row['layers']:,.0f}"
         lines.append([row["method"], str(row["seed"]), reached, kept, most, empty])
     return lines
@@ -143,21 +153,24 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 def _write(folder: Path, rows: list[dict[str, Any]], grid: Grid, command: str) -> list[Path]:
     from lthbench.programs.record import environment
 
-    config = grid.config
+    config, scale = grid.config, grid.config["scale"]["name"]
     e = environment(config["device"], config["threads"])
     data = grid.cells[0].experiment.run.data
     page = [
-        "# Critical compression", "",
+        f"# {grid.title if grid.table else 'Critical compression'}", "",
+        *([f"**Scale {scale}: not the networks and data that are named.**", ""] if scale != "paper" else []),
         "The largest compression (prunable weights over those kept) at which every layer keeps a weight, among the "
-        "candidates 10^(i/50), by bisection; networks as they are initialised, nothing trained. `most possible` leaves "
-        "one weight a layer; an empty layer beside a shortcut leaves input and output connected. Data, where a "
-        f"criterion looks at images: {data.name}, version {data.version}.", "",
+        "candidates 10^(i/50), by bisection; networks as they are initialised, nothing trained. That is exact where "
+        "the masks of different compressions are nested, as those of one look are; of methods of many rounds (≥) it "
+        "is a lower bound: a mask without an empty layer, the next candidate's with one. `most possible` leaves one "
+        "weight a layer; an empty layer beside a shortcut leaves input and output connected. Data, where a criterion "
+        f"looks at images: {data.name}, version {data.version}.", "",
         *("| " + " | ".join(line) + " |" for line in [list(COLUMNS), ["---"] * len(COLUMNS), *_lines(rows)]), "",
         f"lthbench {e['lthbench']}, torch {e['torch']}, Python {e['python']}; {e['processor']}.", "",
         f"    {command}", "",
     ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "critical.md", folder / "critical.json"]
+    paths = [folder / f"{grid.name}.md", folder / f"{grid.name}.json"]
     paths[0].write_text("\n".join(page))
     value = {"command": command, "rows": rows, "data": data.spelled_out(), "environment": e}
     paths[1].write_text(json.dumps(value, indent=1) + "\n")

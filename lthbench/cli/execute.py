@@ -13,6 +13,7 @@ from rich.console import Console
 
 from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import composer
+from lthbench.cli.costs import alone
 from lthbench.cli.grid import Grid, comparison, expand
 from lthbench.cli.results import Results
 from lthbench.cli.tuning import Trial, chosen
@@ -133,8 +134,12 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
     made.deviations = tuned
     entries = {(entry.label, entry.asked): entry for entry in made.entries}
     for cell, result in zip(grid.cells, results):
+        entry = entries[cell.label, cell.asked]
         if result is None:
-            entries[cell.label, cell.asked].stale += found.older(cell.experiment)
+            entry.stale += found.older(cell.experiment)
+        ran = {run["id"] for run in entry.runs}
+        if entry.epochs is None and (not ran or cell.experiment.id in ran):
+            entry.epochs = alone(cell.experiment)
     if grid.table is not None:
         made.commands = {cell.label: _command_of(cell.row.label, command) for cell in grid.cells}
     theirs = comparison(grid, extra_dir)

@@ -37,7 +37,7 @@ from lthbench.training.recipe import Recipe
 Config = Mapping[str, Any]
 _RECIPE = (
     "optimizer", "lr", "batch", "momentum", "nesterov", "betas", "eps", "weight_decay", "decay", "label_smoothing",
-    "clip", "drop_last", "precision", "compile",
+    "clip", "drop_last", "precision", "compile", "l1",
 )  # fmt: skip
 _SCORING = ("rounds", "spacing", "regrow", "batches", "batch", "per_class", "mode", "dtype")
 

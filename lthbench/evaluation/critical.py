@@ -1,8 +1,9 @@
 """Critical compression: how far a criterion prunes before a layer is empty (Tanaka et al. 2020, arXiv 2006.05467).
 
-Candidates are compressions 10^(i/50), i = 0, 1, ...: a resolution of 0.02 in log10, 4.7 %. What is found is the last
-candidate without an empty layer before one with, by bisection: exact where masks are nested, as those of one scoring
-round are. The most that any mask can reach is one weight a layer.
+Candidates are compressions 10^(i/50), i = 0, 1, ...: a resolution of 0.02 in log10, 4.7 %. What bisection finds is a
+candidate without an empty layer, whose next one has an empty layer. Where masks are nested, as those of one look ranked
+globally are, that is the largest without; of several rounds or of shares by layer it is a lower bound, since a mask
+beyond may have none again. The most that any mask can reach is one weight a layer.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from lthbench.pruning.criteria import CriterionSettings, Subject, Undeclared
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.scoring import Scoring, draw
-from lthbench.pruning.select import Tensors, keep_top
+from lthbench.pruning.select import NotFinite, Tensors, keep_top
 from lthbench.pruning.structure import Filters, Structure, keep_n_of_m
 from lthbench.training.checkpoint import Checkpoint
 
@@ -80,13 +80,18 @@ def prune(
         if diverged:
             scores = {name: s.nan_to_num(0.0, 0.0, 0.0) for name, s in scores.items()}
         pool = alive if scoring.regrow else mask
-        if structure and structure.name == "nm":
-            left = {n: kept & alive[n] for n, kept in keep_n_of_m(scores, structure).items()}
-        elif filters:
-            channels = filters.scores(scores), filters.alive(pool)
-            left = filters.mask(_keep(*channels, groups(allocation, layers, step, rates_applied), known.name), alive)
-        else:
-            left = _keep(scores, pool, groups(allocation, layers, step, rates_applied), known.name)
+        try:
+            if structure and structure.name == "nm":
+                left = {n: kept & alive[n] for n, kept in keep_n_of_m(scores, structure).items()}
+            elif filters:
+                channels = filters.scores(scores), filters.alive(pool)
+                left = filters.mask(_keep(*channels, groups(allocation, layers, step, rates_applied)), alive)
+            else:
+                left = _keep(scores, pool, groups(allocation, layers, step, rates_applied))
+        except NotFinite as error:
+            narrow = scoring.dtype == "float32" and scoring != Scoring()
+            more = "; pruner.dtype=float64 reaches further" if narrow else ""
+            raise ValueError(f"criterion {known.name}: {error}{more}") from None
         lost = {name: mask[name] & ~left[name] for name in weights}
         mask = left
         if update is not None:
@@ -109,12 +114,9 @@ def _look(subject: Subject, criterion: CriterionSettings, seed: int, number: int
             raise ValueError(f"criterion {known.name} cannot score {model}: {why}") from error
 
 
-def _keep(scores: Tensors, alive: Tensors, ranked_together: Groups, criterion: str) -> Tensors:
+def _keep(scores: Tensors, alive: Tensors, ranked_together: Groups) -> Tensors:
     """What stays of each group, in the order of the scores."""
     chosen: Tensors = {}
     for names, kept in ranked_together:
-        try:
-            chosen |= keep_top({n: scores[n] for n in names}, kept, {n: alive[n] for n in names})
-        except ValueError as error:
-            raise ValueError(f"criterion {criterion}: {error}") from None
+        chosen |= keep_top({n: scores[n] for n in names}, kept, {n: alive[n] for n in names})
     return {name: chosen[name] for name in scores}

@@ -12,17 +12,21 @@ Tensors = dict[str, Tensor]
 SAMPLE = 2**17  # scores from which the place of the threshold is guessed
 
 
+class NotFinite(ValueError):
+    """Scores that cannot be ranked."""
+
+
 def keep_top(scores: Mapping[str, Tensor], kept: int, alive: Mapping[str, Tensor]) -> Tensors:
     """Masks (bool, True = kept) that keep exactly `kept` weights of the largest score among the alive ones.
 
     Of equal scores the earlier parameter and lower index stays, on every device and in every memory format.
-    Raises ValueError for scores that are not finite, and for more weights than are alive.
+    Raises NotFinite for scores that are not finite, ValueError for more weights than are alive.
     """
     layers = []
     for name, score in scores.items():
         flat = score.contiguous().flatten()
         if flat.numel() and not all(map(math.isfinite, torch.stack(flat.aminmax()).tolist())):
-            raise ValueError(f"scores of {name} are not finite")
+            raise NotFinite(f"scores of {name} are not finite")
         layers.append((flat, alive[name].contiguous().flatten().to(flat.device)))
     available = sum(int(living.count_nonzero()) for _, living in layers)
     if not 0 <= kept <= available:

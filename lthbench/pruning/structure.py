@@ -135,13 +135,15 @@ def keep_n_of_m(scores: Mapping[str, Tensor], structure: Structure) -> Tensors:
     """
     import torch
 
+    from lthbench.pruning.select import NotFinite
+
     masks: Tensors = {}
     for name, score in scores.items():
         if not divided(name, score.shape, structure):
             masks[name] = torch.ones_like(score, dtype=torch.bool)
             continue
         if not score.isfinite().all():
-            raise ValueError(f"scores of {name} are not finite")
+            raise NotFinite(f"scores of {name} are not finite")
         last = score.detach().movedim(1, -1)
         ranked = last.reshape(-1, structure.m).sort(dim=1, descending=True, stable=True).indices
         kept = torch.zeros_like(ranked, dtype=torch.bool).scatter_(1, ranked[:, : structure.n], True)

@@ -14,6 +14,8 @@ from lthbench.report.quantities import QUANTITIES
 from lthbench.report.verdicts import Verdict
 
 Result = dict[str, Any]
+ALIKE = 1.05  # epochs of training that differ by less are one budget: rewinding to step k saves k steps
+NAMED = 4  # methods of the commonest budget are named up to this many
 LINES = 24  # more methods than this are too many for one picture
 
 
@@ -33,6 +35,7 @@ class Entry:
     block: str = ""
     published: Published | None = None
     verdict: Verdict | None = None
+    epochs: float | None = None  # of training that one of its runs rests on, shared or not
     stale: list[Result] = field(default_factory=list)  # the same settings, computed by an older version of a part
 
     @property
@@ -123,6 +126,25 @@ class Board:
     def seeds(self) -> str:
         counts = {len(e.runs) for e in self.entries if e.runs}
         return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}" if counts else "0"
+
+    def budgets(self) -> str:
+        """Epochs of training by method, in words, where methods of one sparsity differ in them; empty where not."""
+        beside: dict[tuple[str, str], list[float]] = {}
+        spans: dict[str, list[float]] = {}
+        for e in self.entries:
+            if e.epochs is not None:
+                beside.setdefault((e.block, e.asked), []).append(e.epochs)
+                spans.setdefault(e.label, []).append(e.epochs)
+        if not any(max(each) > ALIKE * min(each) for each in beside.values()):
+            return ""
+        methods: dict[str, list[str]] = {}
+        for label, each in spans.items():
+            low, high = (f"{epochs:.4g}" for epochs in (min(each), max(each)))
+            methods.setdefault(low if low == high else f"{low} to {high}", []).append(label)
+        *few, (span, labels) = sorted(methods.items(), key=lambda item: len(item[1]))
+        others = labels if len(labels) <= NAMED else ["all others"]
+        said = [f"{epochs} ({'; '.join(those)})" for epochs, those in [*few, (span, others)]]
+        return f"Budgets differ; epochs of training that a run rests on: {', '.join(said)}."
 
     def judged(self) -> dict[str, int]:
         """How many cells have which verdict."""

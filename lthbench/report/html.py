@@ -111,6 +111,7 @@ def _section(board: Board) -> Row:
         "undecided": counts["undecided"],
         "claims": [_claim(c) for c in board.claims],
         "claims_in_short": ", ".join(f"{n} {word}" for word, n in _counted(c.word for c in board.claims)),
+        "budgets": board.budgets(),
         "diverged": any(e.diverged for e in board.entries),
         "remarks": [(t, x) for t, x in (("Assumptions", board.assumptions), ("Deviations", board.deviations)) if x],
         "pictures": _pictures(board) if board.drawn else [],

@@ -22,7 +22,8 @@ def latex(board: Board) -> str:
     letters = ", ".join(f"{letter} {word}" for word, letter in MARKS.items())
     beside = f" In brackets the published number; {letters}." if compared else ""
     what = f"{QUANTITIES[board.quantity][0]}, mean ± standard deviation, n = {board.seeds()}"
-    caption = f"{board.title}. {what}.{scale}{beside}"
+    budgets = f" {made}" if (made := board.budgets()) else ""
+    caption = f"{board.title}. {what}.{scale}{beside}{budgets}"
     lines = [
         f"% {board.command}".replace("\n", " "),
         r"% needs \usepackage{booktabs}",

@@ -84,6 +84,7 @@ def markdown(board: Board) -> str:
         "",
         *([f"![accuracy against sparsity]({board.name}.png)", ""] if board.drawn else []),
         *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
+        *([budgets, ""] if (budgets := board.budgets()) else []),
         *[f"{label}: not the paper's; a file of sha256 {sha[:16]}…\n" for label, sha in board.own.items()],
         *compared.sections(board),
         f"    {board.command}",
@@ -157,6 +158,8 @@ def terminal(board: Board, console: Console) -> None:
     for row in rows:
         table.add_row(escape(row[0]), *row[1:])
     console.print(table)
+    if budgets := board.budgets():
+        console.print(budgets, markup=False, highlight=False)
     for line in compared.summary(board):
         console.print(line, markup=False, highlight=False)
 

@@ -48,6 +48,7 @@ class Trajectory:
         self._masks = [_like(parameters[name], kept) for name, kept in self.mask.items()]
         self.optimizer = _optimizer(self.net, recipe)
         self._update = _Update(self.optimizer, recipe)
+        self._penalised: list[Tensor] = self.optimizer.param_groups[0]["params"]  # what weight decay acts on
         self._forward: Any = torch.compile(self.net) if recipe.compile else self.net
         self._scaler = torch.amp.GradScaler(torch.device(device).type) if recipe.precision == "fp16" else None
         if self._scaler and "scale" in moments:
@@ -100,6 +101,8 @@ class Trajectory:
             for parameter in update.parameters:
                 parameter.grad = None
             (scaler.scale(loss) if scaler else loss).backward()
+            if recipe.l1:
+                _penalise(self._penalised, recipe.l1)
             if self._masks:
                 torch._foreach_mul_([p.grad for p in self._masked], self._masks)  # type: ignore[misc,arg-type]
             if recipe.clip:
@@ -186,6 +189,13 @@ class _Update:
                 parameters, grads, *states, [], steps, lr=lr, beta1=r.betas[0], beta2=r.betas[1], weight_decay=decay,
                 eps=r.eps, amsgrad=False, maximize=False,
             )  # fmt: skip
+
+
+@torch.no_grad()
+def _penalise(parameters: list[Tensor], l1: float) -> None:
+    """Add the gradient of l1 times the sum of |w|."""
+    used = [p for p in parameters if p.grad is not None]
+    torch._foreach_add_([p.grad for p in used], torch._foreach_sign(used), alpha=l1)  # type: ignore[call-overload]
 
 
 def _like(parameter: Tensor, values: Tensor) -> Tensor:

@@ -149,6 +149,7 @@ def test_without_masks_their_sizes_are_compared(two, run):
     [
         ("show 0 1 2", "show: '2' has no meaning here; it takes an id, or two, and out=DIR"),
         ("show 0 1 --json", "show: --json and --chart take one id"),
+        ("show 0 1 --chart x.png", "show: --json and --chart take one id"),
         ("show nosuch out=x,y", "no result begins with 'nosuch' in 'x/runs, y/runs'"),
         ("report archive=x out=.", "no results in '.'; run something first, or say out=DIR"),
     ],

@@ -107,10 +107,27 @@ def test_critical_compression(run, here):
     command = "critical model.width=0.1 pruner=magnitude,random out=o -m"
     said = run(command)
     assert said.code == 0, said.err
-    rows = json.loads((here / "o" / "critical" / "critical.json").read_text())["rows"]
+    rows = json.loads((here / "o" / "critical" / "grid.json").read_text())["rows"]
     assert [row["method"] for row in rows] == ["pruner=magnitude", "pruner=random"]
     for row in rows:
         assert row["log10"] > 0 and row["kept"] == round(row["total"] / 10 ** row["log10"])
         assert row["empty"] and row["connected"] is False
-    assert f"    python -m lthbench {command}" in (here / "o" / "critical" / "critical.md").read_text()
+    page = (here / "o" / "critical" / "grid.md").read_text()
+    assert f"    python -m lthbench {command}" in page
+    assert "Scale" not in page and "≥ 10" not in page
     assert run(command).err == ""  # nothing is searched for again
+
+
+def test_critical_compression_says_what_it_is_of(run, here):
+    """A bound where masks are not nested; another scale by its name, beside the published one."""
+    narrow = "model.width=0.1 pruner.rounds=1,3 out=o -m"
+    assert run(f"critical pruner=synflow {narrow}").code == 0
+    once, thrice = json.loads((here / "o" / "critical" / "grid.json").read_text())["rows"]
+    assert (once["nested"], thrice["nested"]) == (True, False)
+    page = (here / "o" / "critical" / "grid.md").read_text().splitlines()
+    cells = [line.split(" | ")[2] for line in page if line.startswith("| pruner")]
+    assert [cell.startswith("≥ 10^") for cell in cells] == [False, bool(thrice["empty"])]
+    assert run("critical pruner=magnitude scale=smoke out=o").code == 0
+    (row,) = json.loads((here / "o" / "critical" / "grid.smoke.json").read_text())["rows"]
+    assert row["method"].endswith("(scale smoke)")
+    assert "**Scale smoke" in (here / "o" / "critical" / "grid.smoke.md").read_text()

@@ -105,11 +105,31 @@ def test_one_look_empties_a_layer(name):
     assert collapsed(one_shot(name, start("vgg_11", width=0.0625))(Density(Fraction(1, 1000))))
 
 
-@pytest.mark.slow  # minutes: whole networks, searched
-@pytest.mark.parametrize("network", ["vgg_16", "resnet_18"])
-def test_synflow_goes_further_than_one_look(network):
-    net = start(network)
-    layers = sum(1 for n, w in net.weights.items() if n.endswith("weight") and w.dim() > 1)
-    for name in ("magnitude", "snip", "grasp"):
-        found = search(one_shot(name, net), total_of(net), layers, lambda mask: None)
-        assert found.empty and found.log10 < 5
+def searched(net, methods):
+    """The critical compression of each method, and the most that any mask can reach."""
+    layers, total = sum(1 for n, w in net.weights.items() if n.endswith("weight") and w.dim() > 1), total_of(net)
+    return {name: search(one_shot(name, net), total, layers, lambda mask: None) for name in methods}
+
+
+def goes_furthest(found):
+    """SynFlow ends where there are fewer weights than layers; methods of one look have emptied a layer before."""
+    far = found.pop("synflow")
+    assert far.empty == [] and far.kept >= far.layers > round(far.total / 10 ** (far.log10 + 1 / STEPS))
+    for critical in found.values():
+        assert critical.empty and critical.log10 < far.log10
+
+
+def test_synflow_goes_as_far_as_a_mask_can():
+    goes_furthest(searched(start("vgg_11", width=0.0625), ("synflow", "magnitude", "snip")))
+
+
+@pytest.mark.slow  # a minute: a search of SynFlow is eight times a hundred passes
+def test_synflow_goes_as_far_as_a_mask_can_on_vgg_16():
+    goes_furthest(searched(start("vgg_16", width=0.25), ("synflow", "magnitude", "snip", "grasp")))
+
+
+@pytest.mark.slow  # a minute: a whole network, searched
+def test_one_look_empties_a_layer_of_resnet_18():
+    """Within the compressions at which SynFlow keeps all (above)."""
+    for critical in searched(start("resnet_18"), ("magnitude", "snip", "grasp")).values():
+        assert critical.empty and critical.log10 < 3

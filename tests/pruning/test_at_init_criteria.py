@@ -279,6 +279,18 @@ def test_rounds_end_at_the_exact_count_and_iter_snip_is_nested():
     assert all(torch.equal(one[n], m) for n, m in taken(net, "force", "1/20", rounds=1, regrow=True).items())
 
 
+def test_a_flow_beyond_float32_is_refused_and_float64_holds_it():
+    model = ModelSettings.of("lenet_300_100", {"width": 0.1}, (1, 8, 8), 10)
+    net = Checkpoint.of(model, fresh(model, "kaiming_normal", 0, 0), {})
+    for name, w in net.weights.items():
+        w *= 1e14 if name.endswith("weight") else 1.0
+    how = CriterionSettings.of("synflow", {}, 0), GLOBAL, "weights", Density(Fraction(1, 10))
+    with pytest.raises(ValueError, match=r"^criterion synflow: scores of .* not finite; pruner\.dtype=float64 reach"):
+        prune(net, *how, scoring=Scoring(rounds=2))
+    mask = prune(net, *how, scoring=Scoring(rounds=2, dtype="float64"))
+    assert sum(int(kept.sum()) for kept in mask.values()) == how[-1].kept(sum(kept.numel() for kept in mask.values()))
+
+
 def test_one_round_of_synflow_empties_layers_and_a_hundred_do_not():
     model = ModelSettings.of("vgg_16", {"width": 0.125}, (3, 32, 32), 10)
     net = Checkpoint.of(model, fresh(model, "kaiming_normal", 0, 0), {})

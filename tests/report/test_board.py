@@ -9,8 +9,9 @@ import math
 import pytest
 from rich.console import Console
 
-from lthbench.report import write
+from lthbench.report import html, write
 from lthbench.report.board import Board, board
+from lthbench.report.latex import latex
 from lthbench.report.plot import plot
 
 
@@ -93,6 +94,41 @@ def test_markdown(small):
         "    python -m lthbench table=small\n\n"
         "Made with lthbench 1, torch 2, cpu (P, 1 thread(s)).\n"
     )
+
+
+def budget(**epochs: list[float]) -> Board:
+    """Methods at 50 and 90 %, with the epochs that their runs rest on."""
+    cells = [(label, asked, result(0.9, 500)) for label in epochs for asked in ("0.5", "0.9")]
+    made = board("x", "X", cells, "")
+    for entry in made.entries:
+        entry.epochs = epochs[entry.label][entry.asked == "0.9"]
+    return made
+
+
+def test_different_budgets_are_said_on_every_page():
+    made = budget(snip=[20, 20], magnitude=[80, 240], grasp=[20, 20])
+    line = "Budgets differ; epochs of training that a run rests on: 80 to 240 (magnitude), 20 (snip; grasp)."
+    assert made.budgets() == line
+    console = Console(width=200, record=True, file=io.StringIO())
+    write.terminal(made, console)
+    for page in (write.markdown(made), latex(made), html.page([made], ""), console.export_text()):
+        assert line in page
+    made = budget(**{label: [20, 20] for label in "abcde"}, late=[40, 40])
+    assert made.budgets().endswith("on: 40 (late), 20 (all others).")
+
+
+@pytest.mark.parametrize("epochs", [{"a": [80, 240], "b": [78, 235]}, {"a": [20, 40]}, {"a": [None, None]}])
+def test_equal_budgets_are_not_mentioned(epochs):
+    """Rewinding to step k saves k steps a round: that is no other budget."""
+    made = budget(**epochs)
+    assert made.budgets() == ""
+    assert "Budget" not in write.markdown(made) + latex(made) + html.page([made], "")
+
+
+def test_budgets_are_compared_within_a_network():
+    made = budget(a=[20, 20], b=[160, 160])
+    made.entries[2].block = made.entries[3].block = "another"
+    assert made.budgets() == ""
 
 
 def test_other_scales_are_marked(small):

@@ -156,6 +156,9 @@ def by_hand(start, how, steps):
         e = how.label_smoothing
         losses = -(1 - e) * log_p[torch.arange(len(y)), y] - e / log_p.shape[1] * log_p.sum(1)
         grads = dict(zip(parameters, torch.autograd.grad(losses.mean(), list(parameters.values()))))
+        for n, w in parameters.items():
+            if how.decay == "all" or w.dim() > 1:
+                grads[n] = grads[n] + how.l1 * w.detach().sign()
         grads = {n: g * start.mask[n] if n in start.mask else g for n, g in grads.items()}
         norm = math.sqrt(sum(float((g**2).sum()) for g in grads.values()))
         if how.clip and norm > how.clip:
@@ -208,6 +211,8 @@ def test_every_optimiser_is_its_formula_with_batchnorm(name):
         {"clip": 0.3},
         {"decay": "weights", "weight_decay": 0.5},
         {"decay": "all", "weight_decay": 0.5},
+        {"l1": 0.01},
+        {"l1": 0.01, "clip": 0.3, "decay": "weights"},
         {"schedule": LrSchedule("step", (3, 5), 0.5, warmup=2)},
         {"schedule": LrSchedule("cosine", warmup=1, total=8)},
     ],
@@ -217,7 +222,7 @@ def test_every_setting_is_its_formula(name, values):
     same_as_by_hand(dense(), recipe(name, **values))
 
 
-@pytest.mark.parametrize("values", [{}, {"clip": 0.3}], ids=["plain", "clip"])
+@pytest.mark.parametrize("values", [{}, {"clip": 0.3}, {"l1": 0.01}], ids=["plain", "clip", "l1"])
 def test_masked_training_is_its_formula(values):
     start = dense()
     same_as_by_hand(start.masked(half(start)), recipe("adam", **values))
@@ -232,6 +237,20 @@ def test_decay_of_weights_alone_spares_biases_and_batchnorm():
         w = start.weights[name]
         torch.testing.assert_close(everything[name], 0.95 * w)
         torch.testing.assert_close(after[name], (0.95 if w.dim() > 1 else 1.0) * w)
+
+
+@pytest.mark.parametrize("decay", ["all", "weights"])
+def test_l1_moves_each_weight_by_its_sign(decay):
+    start = dense(RESNET)
+    parameters = dict(start.network().named_parameters())
+    for i, name in enumerate(n for n, p in parameters.items() if p.dim() == 1):
+        start.weights[name].fill_((-1) ** i)
+    how = recipe("sgd", weight_decay=0.0, decay=decay)
+    plain, pulled = (trained(start, replace(how, l1=l1), 1).checkpoint().weights for l1 in (0.0, 0.5))
+    for name, tensor in plain.items():
+        penalised = name in parameters and (decay == "all" or tensor.dim() > 1)
+        expected = tensor - 0.05 * 0.5 * start.weights[name].sign() if penalised else tensor
+        torch.testing.assert_close(pulled[name], expected, rtol=1e-5, atol=1e-6)
 
 
 # ---- stopping and going on

@@ -97,6 +97,11 @@ def test_a_batch_larger_than_the_data():
         ({"nesterov": True}, "train.nesterov needs train.momentum > 0"),
         ({"clip": -1.0}, "train.clip: -1.0 is negative"),
         ({"weight_decay": -1e-4}, "train.weight_decay: -0.0001 is negative"),
+        ({"l1": -1e-4}, "train.l1: -0.0001 is negative"),
+        (
+            {"l1": 1e-4, "precision": "fp16"},
+            "train.l1 needs train.precision=float32 or bf16: the gradients of fp16 are scaled",
+        ),
         ({"momentum": -0.9}, "train.momentum: -0.9 is negative"),
         ({"eps": -1e-8}, "train.eps: -1e-08 is negative"),
         ({"label_smoothing": 1.5}, "train.label_smoothing: 1.5 is not in 0 <= e <= 1"),
