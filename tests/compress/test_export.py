@@ -60,7 +60,6 @@ def test_a_program_needs_no_code_of_the_network(tmp_path):
 
 
 @pytest.mark.slow  # 20 s: timm, and the export of a deep network
-@pytest.mark.slow  # 20 s: timm, and the export of a deep network
 def test_timm_loads_the_weights(tmp_path):
     model = ModelSettings.of("timm", {"name": "mobilenetv3_small_050", "version": version("timm")}, (3, 32, 32), 7)
     final, start = ticket(model)
