@@ -195,7 +195,7 @@ class _Update:
 def _penalise(parameters: list[Tensor], l1: float) -> None:
     """Add the gradient of l1 times the sum of |w|."""
     used = [p for p in parameters if p.grad is not None]
-    torch._foreach_add_([p.grad for p in used], torch._foreach_sign(used), alpha=l1)  # type: ignore[call-overload]
+    torch._foreach_add_([p.grad for p in used], torch._foreach_sign(used), alpha=l1)  # type: ignore[misc]
 
 
 def _like(parameter: Tensor, values: Tensor) -> Tensor:

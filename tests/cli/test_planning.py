@@ -150,10 +150,12 @@ def test_nothing_is_left_to_do(run, here):
 
 
 @pytest.mark.parametrize("keep", ["all", "needed"])
-@pytest.mark.parametrize("more", ["rewind=init,early,lr", "pruner=obs pruner.batch=16 schedule=oneshot"])
+@pytest.mark.parametrize(
+    "more", ["model.width=1 rewind=init,early,lr", "model.width=0.3 pruner=obs pruner.batch=16 schedule=oneshot"]
+)
 def test_bytes_are_those_on_disk(keep, more, run, here):
     """But for the headers of the files; OBS writes new weights beside its mask."""
-    words = f"scale=smoke model.width=1 {more} sparsity=0.5 seed=0,1 keep={keep} out=o -m jobs=1"
+    words = f"scale=smoke {more} sparsity=0.5 seed=0,1 keep={keep} out=o -m jobs=1"
     said = re.search(r"store: (\d+) (\w+), with keep=needed (\d+) (\w+)\n", run(f"plan {words}").out)
     assert said is not None
     number, unit = said.groups()[:2] if keep == "all" else said.groups()[2:]

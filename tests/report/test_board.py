@@ -101,6 +101,7 @@ def budget(**epochs: list[float]) -> Board:
     cells = [(label, asked, result(0.9, 500)) for label in epochs for asked in ("0.5", "0.9")]
     made = board("x", "X", cells, "")
     for entry in made.entries:
+        entry.runs[0]["layers"] = {}
         entry.epochs = epochs[entry.label][entry.asked == "0.9"]
     return made
 
