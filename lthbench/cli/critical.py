@@ -82,10 +82,10 @@ def _name(run: Run) -> str:
 
 
 def _check(run: Run) -> None:
-    structure = run.pruner.structure
-    if run.allocation.name not in ("global", "uniform") or (structure is not None and structure.name == "nm"):
-        what = "structure=nm" if structure is not None else f"allocation={run.allocation.name}"
-        raise UserError(f"critical: {what} leaves no compression to look for")
+    if (structure := run.pruner.structure) is not None:
+        raise UserError(f"critical looks at single weights: it needs structure=weight, not {structure.name}")
+    if run.allocation.name not in ("global", "uniform"):
+        raise UserError(f"critical: allocation={run.allocation.name} leaves no compression to look for")
 
 
 def _nested(run: Run) -> bool:
@@ -119,7 +119,7 @@ def _search(run: Run) -> dict[str, Any]:
     def take(density: Any) -> Any:
         mask = prune(
             start, pruner.criterion, run.allocation, run.prunable, density,
-            scoring=scoring, initial=start.weights, structure=pruner.structure,
+            scoring=scoring, initial=start.weights,
         )  # fmt: skip
         return {name: mask[name] for name in weights}
 

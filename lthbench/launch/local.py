@@ -26,7 +26,7 @@ from lthbench.programs import Experiment, record
 from lthbench.pruning.allocation import Allocation, Layer, groups
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
-from lthbench.pruning.structure import Structure, possible
+from lthbench.pruning.structure import Structure, countable
 from lthbench.stages import KINDS, ticket
 from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
@@ -158,38 +158,22 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             initialise.pretrained(s.model)
         if isinstance(s, (Init, Control)) and s.initialiser is not None:
             initialise.known(s.initialiser)
-    layers: dict[tuple[ModelSettings, str], dict[str, Layer]] = {}
-    for model, allocation, preset, density in _prunings(todo):
-        if (model, preset) not in layers:
+    layers: dict[tuple[ModelSettings, str, Structure | None], dict[str, Layer]] = {}
+    for model, preset, structure, allocation, density in _prunings(todo):
+        if (key := (model, preset, structure)) not in layers:
             with torch.device("meta"):
-                weights = prunable(models.create(model), preset)
-            layers[model, preset] = {
-                name: Layer(w.kind, n := w.parameter.numel(), n, w.parameter.shape) for name, w in weights.items()
-            }
-        groups(allocation, layers[model, preset], Density.parse(density) if density else None, 1)
-    for model, structure, preset in _structures(todo):
-        with torch.device("meta"):
-            net = models.create(model)
-        possible(structure, net, model.shape, prunable(net, preset))
+                net = models.create(model)
+            layers[key] = countable(structure, net, model.shape, prunable(net, preset))
+        what = "channels" if structure and structure.name == "filter" else "prunable weights"
+        groups(allocation, layers[key], Density.parse(density) if density else None, 1, what)
 
 
-def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, Allocation, str, str | None]]:
-    """Each network that is pruned, with the weights that are counted, how they are shared out, and how many stay."""
+def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, str, Structure | None, Allocation, str | None]]:
+    """Each network that is pruned, with what is counted, how that is shared out, and how much of it stays."""
     return {
-        (start.model, s.allocation, s.prunable, s.density)
+        (start.model, s.prunable, s.structure, s.allocation, s.density)
         for work in todo
         if isinstance(s := work.stage.settings, Prune)
-        for start in (a.settings for a in ancestors([work.stage]))
-        if isinstance(start, Init)
-    }
-
-
-def _structures(todo: Sequence[Work]) -> set[tuple[ModelSettings, Structure, str]]:
-    """Each network that is pruned in larger pieces than weights."""
-    return {
-        (start.model, s.structure, s.prunable)
-        for work in todo
-        if isinstance(s := work.stage.settings, Prune) and s.structure is not None
         for start in (a.settings for a in ancestors([work.stage]))
         if isinstance(start, Init)
     }

@@ -96,7 +96,9 @@ class Layer:
     values: Tensor | None = None
 
 
-def groups(allocation: Allocation, layers: dict[str, Layer], density: Density | None, rounds: int) -> Groups:
+def groups(
+    allocation: Allocation, layers: dict[str, Layer], density: Density | None, rounds: int, of: str = "prunable weights"
+) -> Groups:
     """The groups to rank: for a density of the original count, or by_kind rates applied `rounds` times.
 
     Raises UserError for a layer that the allocation says nothing of, and for a target that leaves no weight.
@@ -108,7 +110,7 @@ def groups(allocation: Allocation, layers: dict[str, Layer], density: Density | 
     total = sum(layer.total for layer in layers.values())
     kept = density.kept(total)
     if not kept:
-        raise UserError(f"sparsity: of {total} prunable weights less than one would stay")
+        raise UserError(f"sparsity: of {total} {of} less than one would stay")
     if allocation.name == "global":
         return [(list(layers), kept)]
     if allocation.name == "uniform":

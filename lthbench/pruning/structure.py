@@ -161,9 +161,16 @@ def divided(name: str, shape: Sequence[int], structure: Structure) -> bool:
     return not shape[1] % structure.m
 
 
-def possible(structure: Structure, net: nn.Module, shape: tuple[int, ...], found: Mapping[str, Weight]) -> None:
-    """Raise a UserError for `filter` or `nm` that a network cannot have; a network on the meta device is enough."""
-    if structure.name == "filter":
-        Filters(net, shape, found)
-    elif not [name for name, w in found.items() if divided(name, w.parameter.shape, structure)]:
+def countable(
+    structure: Structure | None, net: nn.Module, shape: tuple[int, ...], found: Mapping[str, Weight]
+) -> dict[str, Layer]:
+    """What is shared out in each layer of a network that has lost nothing: channels for `filter`, else weights.
+
+    A network on the meta device is enough. Raises UserError for a structure that the network cannot have.
+    """
+    if structure is not None and structure.name == "filter":
+        units = Filters(net, shape, found).units
+        return {name: Layer("conv", len(units[name]), len(units[name])) for name in units}
+    if structure is not None and not [n for n, w in found.items() if divided(n, w.parameter.shape, structure)]:
         raise UserError(f"structure=nm: no layer has a multiple of {structure.m} inputs")
+    return {n: Layer(w.kind, w.parameter.numel(), w.parameter.numel(), w.parameter.shape) for n, w in found.items()}

@@ -69,11 +69,12 @@ def test_export(two, run, here):
         ("export 0123", "export: say to=DIR, a new folder"),
         ("export 0123 to=x onx=true", "export: 'onx' has no meaning here; did you mean 'onnx'?"),
         ("export 0123 to=x onnx=maybe", "export: onnx=maybe is not true or false"),
-        ("critical structure=nm sparsity=0.5", "critical: structure=nm leaves no compression to look for"),
+        ("critical structure=nm sparsity=0.5", "critical looks at single weights: it needs structure=weight, not nm"),
         (
             "critical allocation=by_kind sparsity=level:1",
             "critical: allocation=by_kind leaves no compression to look for",
         ),
+        ("structure=filter sparsity=0.995 model=small_cnn", "sparsity: of 96 channels less than one would stay"),
         ("structure=filter", "structure=filter: this network has no prunable convolutions"),
         (
             "structure=filter model=small_cnn allocation=by_kind sparsity=level:1",

@@ -17,7 +17,7 @@ from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.density import Density
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.prune import prune
-from lthbench.pruning.structure import Filters, Structure, keep_n_of_m, possible
+from lthbench.pruning.structure import Filters, Structure, countable, keep_n_of_m
 from lthbench.training.checkpoint import Checkpoint
 
 MAGNITUDE = CriterionSettings.of("magnitude", {}, 0)
@@ -178,7 +178,7 @@ def test_n_of_m_of_a_network():
 def test_what_cannot_be_is_refused(structure, net, why):
     shape = (4,) if isinstance(net[0], nn.Linear) else (4, 1, 1)
     with pytest.raises(UserError) as refusal:
-        possible(structure, net.to("meta"), shape, prunable(net, "weights"))
+        countable(structure, net.to("meta"), shape, prunable(net, "weights"))
     assert str(refusal.value) == why
 
 
