@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> int:
     command = f"python -m lthbench critical {shlex.join([*overrides, *['-m'] * multirun])}"
     folder = out / "critical"
     known = _known(folder / f"{grid.name}.json")
-    marked = "" if grid.config["scale"]["name"] == "paper" else f" (scale {grid.config['scale']['name']})"
+    marked = "" if (scale := grid.config["scale"]["name"]) == "paper" else f" (scale {scale})"
     rows: list[dict[str, Any]] = []
     for cell in cells:
         what = _name(cell.experiment.run)

@@ -58,6 +58,7 @@ def prune(
     }  # fmt: skip
     filters = Filters(net, checkpoint.model.shape, found) if structure and structure.name == "filter" else None
     if filters:
+        alive |= checkpoint.mask  # it names biases and BatchNorm entries too
         layers = filters.layers(alive)
     diverged = checkpoint.diverged_at is not None or not checkpoint.finite
     mask, lost = alive, alive

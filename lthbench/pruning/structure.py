@@ -100,13 +100,18 @@ class Filters:
         return {name: (total / self.filters)[units] for name, units in self.units.items()}
 
     def alive(self, mask: Tensors) -> Tensors:
-        """Which channels are there: those of which a filter is."""
+        """Which channels are there: those of which anything is. Behind a layer that has lost all of its own, that is no
+        filter, but a bias, a BatchNorm entry or what reads it."""
         import torch
 
         there = torch.zeros(self.channels.count, dtype=torch.bool)
-        for name, axis in self.made.items():
-            rows = mask[name].flatten(1).any(1).cpu() & (axis >= 0)
-            there[axis[rows]] = True
+        for name, axes in self.channels.axes.items():
+            for d, axis in enumerate(axes):
+                if axis is not None and name in self.parameters:
+                    rows = axis >= 0
+                    if name in mask:
+                        rows = rows & mask[name].movedim(d, 0).reshape(len(axis), -1).any(1).cpu()
+                    there[axis[rows]] = True
         return {name: there[units] for name, units in self.units.items()}
 
     def mask(self, chosen: Tensors, alive: Tensors) -> Tensors:

@@ -41,7 +41,7 @@ TIMM = ["mobilenetv3_small_050"]
 SLOW = [  # seconds each: families whose blocks are like those of the quick ones, or larger
     "resnet10t", "regnety_002", "convnext_atto", "ghostnet_050",
     "densenet121", "mobilenetv2_035", "tinynet_e", "mnasnet_small", "hrnet_w18_small", "repvgg_a0", "dla46_c",
-    "ese_vovnet19b_dw", "mobilevit_xxs", "regnetx_002", "efficientnet_lite0", "rexnet_100", "fbnetc_100",
+    "ese_vovnet19b_dw", "mobilevit_xxs", "regnetx_002", "efficientnet_lite0", "fbnetc_100",
 ]  # fmt: skip
 
 
@@ -101,6 +101,13 @@ def test_resnets_for_imagenet_shrink(name, shape):
 @pytest.mark.parametrize("name", [*TIMM, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
 def test_families_of_timm_shrink(name):
     check(network("timm", {"name": name, "version": version("timm")}, (3, 64, 64)))
+
+
+@pytest.mark.slow  # seconds
+def test_code_that_counts_on_its_sizes_is_refused():
+    """ReXNet adds a shortcut to as many channels as it was built with."""
+    with pytest.raises(UserError, match="cannot be shrunk: its code needs the sizes it was built with"):
+        shrink(pruned(network("timm", {"name": "rexnet_100", "version": version("timm")}, (3, 64, 64))))
 
 
 @settings(max_examples=8)

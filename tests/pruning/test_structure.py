@@ -154,6 +154,21 @@ def test_n_of_m_of_a_network():
     assert not mask["features.4.weight"].all()
 
 
+def test_channels_are_counted_behind_a_layer_that_has_lost_all_of_its_own():
+    """Round after round, exactly, though the network is cut."""
+    model = ModelSettings.of("small_cnn", {}, (1, 8, 8), 10)
+    net = Checkpoint.of(model, fresh(model, "kaiming_normal", 0, 0), {})
+    net.weights["conv1.weight"].mul_(1e-6)
+    biases = [name for name in net.weights if name.startswith("conv") and name.endswith("bias")]
+    total = sum(len(net.weights[name]) for name in biases)
+    for rounds in range(1, 8):
+        density = Density(Fraction(3, 4) ** rounds)
+        net = net.masked(prune(net, MAGNITUDE, GLOBAL, "weights", density, structure=FILTER))
+        there = (int(net.mask[n].sum()) if n in net.mask else len(net.weights[n]) for n in biases)
+        assert sum(there) == density.kept(total)
+    assert not net.mask["conv1.bias"].any()
+
+
 @pytest.mark.parametrize(
     ("structure", "net", "why"),
     [
