@@ -13,7 +13,7 @@ from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Choice, Composer, Config
 from lthbench.cli.own import loans, own_rows
 from lthbench.cli.resolve import look_again, resolve
-from lthbench.cli.tables import Row, Table, named, numbers
+from lthbench.cli.tables import Row, Table, named, numbers, setting
 from lthbench.cli.tuning import Trial, Tune, check, tuning
 from lthbench.programs import Experiment, Run, experiment
 from lthbench.programs.candidates import CHOOSING
@@ -102,7 +102,7 @@ def _expand(composer: Composer, overrides: Sequence[str], multirun: bool) -> Gri
     several = {values[0].key for line in rest if len(values := composer.values(line)) > 1}
     top = _top(composer, rest)
     if table is not None and (more := table.scales.get(top["scale"]["name"])):
-        rest = [*(f"{key}={value}" for key, value in more.items() if key not in explicit), *rest]
+        rest = [*(setting(key, value) for key, value in more.items() if key not in explicit), *rest]
         top = _top(composer, rest)
     lent: dict[str, str] = {}
     if table is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -196,9 +197,12 @@ def _model(section: dict[str, Any], width: float, data: DataSettings) -> tuple[A
             raise UserError(f"model.width: {args['width']} is not positive")
     model = ModelSettings.of(name, args, data.shape, data.classes)
     path = coerce(section["weights"], str | None, "model.weights")
-    sha = digest(path) if path else None
+    if path and re.fullmatch("[0-9a-f]{64}", path):  # says which file, not where: enough unless it is computed with
+        sha, path = path, None
+    else:
+        sha = digest(path) if path else None
     if coerce(section.get("pretrained", False), bool, "model.pretrained"):
-        if path:
+        if sha:
             raise UserError("model.weights, model.pretrained: one of them")
         sha = PRETRAINED
     initialiser = coerce(section["init"], str, "model.init")

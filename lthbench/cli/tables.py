@@ -122,7 +122,12 @@ class Row:
 
 def _axis(composer: Composer, key: str, value: Any) -> list[Choice]:
     """What a table's file sets a key to: one choice, or several."""
-    return composer.values(f"{key}={'null' if value is None else value}")
+    return composer.values(setting(key, value))
+
+
+def setting(key: str, value: Any) -> str:
+    """What a table's file sets a key to, as the command line says it."""
+    return f"{key}={'null' if value is None else value}"
 
 
 def named(composer: Composer, overrides: Sequence[str]) -> tuple[Table | None, list[str]]:

@@ -152,7 +152,9 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
         if isinstance(work.stage.settings, Ticket):
             ticket.check(work.stage, store)
     for s in settings:
-        if isinstance(s, Init) and s.path is not None:
+        if isinstance(s, Init) and s.weights not in (None, models.PRETRAINED):
+            if s.path is None:
+                raise UserError(f"model.weights: name the file of sha256 {s.weights}")
             initialise.given(s.model, s.path)
         if isinstance(s, Init) and s.weights == models.PRETRAINED:
             initialise.pretrained(s.model)

@@ -1,5 +1,6 @@
 """Soups and retraining as a user says them: what is implied, what is refused, what is printed."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -126,3 +127,11 @@ def test_given_weights_whose_training_is_told(here):
     assert run_of("rewind=none", weights, "retrain=lrw", "train=lenet").retraining.name == "lrw"
     assert run_of(weights, "sparsity=0").given_dense
     assert run_of("rewind=none", weights, "retrain=llr").retraining.name == "llr"
+
+
+def test_given_weights_may_be_named_by_their_digest_unless_they_are_computed_with(refused, here):
+    (here / "mine.pt").write_bytes(b"weights")
+    sha = hashlib.sha256(b"weights").hexdigest()
+    soup = ["soup=uniform", "rewind=none"]
+    assert run_of(*soup, f"model.weights={sha}").weights == run_of(*soup, "model.weights=mine.pt").weights == sha
+    assert refused(f"soup=uniform model.weights={sha}") == f"model.weights: name the file of sha256 {sha}"
