@@ -13,14 +13,16 @@ import hashlib
 import json
 import netrc
 import os
-import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from lthbench import __version__
 from lthbench.base.errors import UserError, near
@@ -101,8 +103,10 @@ class Mirror:
                 print(f"wandb: no API key for {host}: offline (wandb login)", file=sys.stderr)
             return "offline"
         try:
-            socket.create_connection((host, server.port or 443), REACH_SECONDS).close()
-        except OSError:
+            urlopen(server.geturl(), timeout=REACH_SECONDS).close()
+        except HTTPError:  # an answer
+            pass
+        except (OSError, HTTPException):
             print(f"wandb: {host} does not answer: offline (python -m lthbench sync, later)", file=sys.stderr)
             return "offline"
         return "online"
@@ -177,6 +181,7 @@ class Mirror:
                 raise
             print(f"wandb: {str(error).splitlines()[0]}: offline from here", file=sys.stderr)
             self.mode = "offline"
+            self.wandb.teardown()  # else the id counts as in use
             return self.wandb.init(mode="offline", **said)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from launch.conftest import LARGEST_ARRAY, costs, results, states
@@ -166,6 +167,7 @@ def test_requeues_are_bounded(clean, shell, tmp_path):
 
 BREAKS = """
 import os
+from pathlib import Path
 from torch import nn
 def model(shape, classes, n):
     if n == 13 and "SLURM_JOB_ID" in os.environ:
@@ -300,3 +302,20 @@ def test_a_run_preempted_twice_is_one_whole_run_in_wandb(clean, shell, tmp_path)
     assert parts[-1].summary["test/accuracy"] == results(out)[ident][1]["test"]["accuracy"]
     boards = [p for p in out.glob("wandb/offline-run-*") if ident not in p.name]
     assert len(boards) == 1, "the leaderboard"
+
+
+def test_the_readmes_commands(clean, shell, tmp_path):
+    """As they stand there, with fake GPUs."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    commands = [
+        line.split("lthbench ", 1)[1]
+        for line in readme.splitlines()
+        if "lthbench" in line and "launcher=slurm -m" in line
+    ]
+    assert len(commands) == 2
+    for command in commands:
+        said = shell(f"{command} launcher.gpus=1")
+        assert said.code == 0, said.err
+    clean.until(clean.idle, seconds=900)
+    assert len(results(tmp_path / "results" / "out")) == 1 + 27
+    assert "done" in shell("jobs").out

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from engine.small_runs import Interrupt, graph, small
@@ -167,16 +169,40 @@ def test_nothing_is_asked_and_nobody_waited_for(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "wandb").exists()
 
 
-@pytest.mark.slow  # half a minute of waiting
 def test_a_server_that_takes_calls_and_says_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lthbench.tracking.wandb.REACH_SECONDS", 0.2)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        begun = time.monotonic()
+        assert mirror(tmp_path).mode == "offline"
+    assert "127.0.0.1 does not answer: offline" in capsys.readouterr().err
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """A server that knows no key."""
+
+    def do_GET(self):
+        self.send_response(401)
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow  # W&B asks more than once
+def test_a_server_that_will_not_have_us(tmp_path, monkeypatch, capsys):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
-        print("took", time.monotonic() - begun)
+        server.shutdown()
     assert "offline from here" in capsys.readouterr().err
-    assert kept(tmp_path, graph(RUN).id)[-1].exit_code == 0
+    (part,) = kept(tmp_path, graph(RUN).id)
+    assert part.exit_code == 0
+    assert part.rows == curve(tmp_path, RUN)
 
 
 def test_unknown_words():
