@@ -14,7 +14,9 @@ import json
 import netrc
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
@@ -68,13 +70,33 @@ class Mirror:
             if e.trajectory is not None:
                 self.by_trajectory.setdefault(e.trajectory, []).append(e)
         self.open: dict[str, _Run] = {}
+        self.began_again = False
 
     def __call__(self, event: str, **facts: Any) -> None:
         if self.mode == "disabled":
             return
+        try:
+            self._hear(event, **facts)
+        except Exception:
+            if self.began_again:
+                raise
+            self._begin_again()
+            self._hear(event, **facts)
+
+    def _begin_again(self) -> None:
+        """W&B's own process is gone: Slurm's TERM goes to all of a job. Another one closes the runs in order."""
+        self.began_again = True
+        with suppress(Exception):
+            self.wandb.teardown()
+        time.sleep(1.0)  # W&B names folders by the second
+        were, self.open = list(self.open.values()), {}
+        for run in were:
+            self._run(run.experiment)
+
+    def _hear(self, event: str, **facts: Any) -> None:
         if event == "start":
             for e in self.by_trajectory.get(facts["work"].stage, []):
-                self._run(e).feed(self.store.curve(facts["work"].stage.id))
+                self._run(e)
         elif event == "step":
             for e in self.by_trajectory.get(facts["stage"], []):
                 self._run(e).feed(facts["points"])
@@ -202,6 +224,8 @@ class _Run:
         self.run = mirror.start(experiment.id, name, kind, [tag[:64] for tag in tags], config)
         self.run.define_metric("*", step_metric="step")
         self.step = _sent(mirror.out, experiment.id)["step"]
+        if experiment.trajectory is not None:
+            self.feed(mirror.store.curve(experiment.trajectory.id))
 
     def feed(self, curve: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
         """Log what a curve has beyond what was sent, one row a step."""

@@ -58,8 +58,7 @@ def read(folder: Path) -> Kept:
         return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
 
     kept = Kept()
-    (path,) = folder.glob("*.wandb")
-    for payload in _payloads(path.read_bytes()):
+    for payload in (p for path in folder.glob("*.wandb") for p in _payloads(path.read_bytes())):
         record = pb.Record()
         record.ParseFromString(payload)
         kind = record.WhichOneof("record_type")
@@ -85,7 +84,7 @@ def kept(out: Path, ident: str) -> list[Kept]:
     until = time.monotonic() + 30
     while True:
         parts = [read(folder) for folder in folders]
-        if all(part.exit_code is not None for part in parts) or time.monotonic() > until:
+        if (parts and parts[-1].exit_code is not None) or time.monotonic() > until or not parts:
             return parts
         time.sleep(0.1)  # W&B's own process writes the last records after `finish` has returned
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from engine.small_runs import Interrupt, graph, small
@@ -129,6 +132,40 @@ def test_a_run_that_failed_ends_so(tmp_path, monkeypatch):
     monkeypatch.setitem(KINDS, "train", fail)
     assert compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
     assert [part.exit_code for part in kept(tmp_path, e.id)] == [1]
+
+
+def kill_wandbs_own_process():
+    children = Path("/proc/self/task").glob("*/children")
+    pids = {int(pid) for path in children for pid in path.read_text().split()}
+    cores = [pid for pid in pids if "wandb-core" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert cores
+    for pid in cores:
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_slurms_signal_ends_wandbs_own_process_too_and_another_closes_the_run(tmp_path, monkeypatch, stopped):
+    monkeypatch.setattr(training, "TICK_STEPS", 5)
+    e, struck = graph(RUN), []
+
+    def signal_all(event, **facts):
+        if event == "step" and facts["stage"] is e.trajectory and facts["step"] == 25 and not struck:
+            kill_wandbs_own_process()
+            struck.append(True)
+
+    listeners = [mirror(tmp_path, RUN), signal_all]
+    stop = (lambda: bool(struck)) if stopped else (lambda: False)
+    outcome = Runner(Store(tmp_path / "store"), KINDS, listeners, stop=stop).run(e.goals)
+    assert outcome.stopped == stopped
+    closed = [part for part in kept(tmp_path, e.id) if part.exit_code is not None]
+    assert [(part.exit_code, part.preempting) for part in closed] == ([(85, True)] if stopped else [(0, False)])
+    if stopped:
+        time.sleep(1.1)
+        assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
+        closed = [part for part in kept(tmp_path, e.id) if part.exit_code is not None]
+        assert [part.exit_code for part in closed] == [85, 0]
+    assert [row for part in closed for row in part.rows] == curve(tmp_path, RUN)
 
 
 def test_the_leaderboard_is_a_table_and_sent_when_it_changed(tmp_path):
