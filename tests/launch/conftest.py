@@ -59,7 +59,8 @@ class Cluster:
         """Whether the node takes jobs again; asks for it where Slurm has not noticed."""
         words = ["scontrol", "update", f"NodeName={os.uname().nodename}", "State=RESUME"]
         subprocess.run(words, capture_output=True)
-        return "down" not in self.say("sinfo", "-h", "-o", "%t")
+        said = self.say("sinfo", "-h", "-o", "%t")
+        return "down" not in said and "drain" not in said
 
     def idle(self) -> bool:
         return set(self.queue().values()) <= {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}

@@ -116,6 +116,8 @@ def test_comes_back_and_goes_on_to_the_same_bits(event, clean, shell, tmp_path, 
         clean.say("sbatch", "--partition=urgent", "--exclusive", "--wrap", "sleep 2", "--output=/dev/null")
     elif event == "node lost":
         clean.say("scontrol", "update", f"NodeName={os.uname().nodename}", "State=DOWN", "Reason=test")
+        # it lives, in truth: its job must have ended before it may come back
+        clean.until(lambda: states(tmp_path / "o")[0]["state"] == "saved", hurry=False)
         clean.until(clean.node_is_back, hurry=False)
     else:
         clean.say("scontrol", "requeue", job)  # TERM, then KILL
