@@ -49,7 +49,7 @@ SUBCOMMANDS = {
     "show": ("showing", "show"),
     "store": ("storing", "run"),
     "sync": ("syncing", "run"),
-    "task": ("jobs", "task"),
+    "task": ("task", "run"),
 }
 
 

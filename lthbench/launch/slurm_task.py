@@ -10,7 +10,6 @@ What it prints goes to its log, what became of it into `state/<n>.json`. Its exi
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -29,30 +28,13 @@ from lthbench.engine.plan import Goal, plan
 from lthbench.engine.runner import Listener, Outcome
 from lthbench.engine.store import Store
 from lthbench.launch import local, workers
+from lthbench.launch.signals import Signals
 from lthbench.launch.slurm import NEEDS, SAVED, SLURM_SECONDS, WAITING, Submission, demand_of_text
 from lthbench.models import FILES
 from lthbench.programs import Experiment, Run, experiment
 from lthbench.stages.train import Train
 
 ENDINGS = {0: "done", 1: "failed", NEEDS: "needs", WAITING: "waiting", SAVED: "saved"}
-
-
-class Signals:
-    """USR2 (time is nearly over) and TERM (preempted, cancelled) turn into a wish to stop."""
-
-    def __init__(self) -> None:
-        self.received: set[int] = set()
-        for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, _: object) -> None:
-        self.received.add(number)
-        for worker in multiprocessing.active_children():  # forked with this handler, each with a copy of what is here
-            assert worker.pid is not None
-            os.kill(worker.pid, number)
-
-    def stop(self) -> bool:
-        return bool(self.received)
 
 
 class Element:

@@ -14,7 +14,6 @@ import json
 import netrc
 import os
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from lthbench.engine.runner import Outcome
 from lthbench.engine.store import Output, Store
 from lthbench.programs import Experiment
 from lthbench.stages.train import Train
+from lthbench.tracking.parts import clear_torn, note, sent
 
 MODES = ("online", "offline", "disabled")
 REACH_SECONDS, START_SECONDS, CLOSE_SECONDS = 3.0, 10.0, 30.0  # how long the network may take for each
@@ -88,7 +88,6 @@ class Mirror:
         self.began_again = True
         with suppress(Exception):
             self.wandb.teardown()
-        time.sleep(1.0)  # W&B names folders by the second
         were, self.open = list(self.open.values()), {}
         for run in were:
             self._run(run.experiment)
@@ -147,18 +146,18 @@ class Mirror:
             run.close(STOPPED if outcome.stopped or outcome.waiting else 1)
         self.open.clear()
         for e in self.by_result.values():
-            if not _sent(self.out, e.id)["done"] and self.store.has(e.result, Output()):
+            if not sent(self.out, e.id)["done"] and self.store.has(e.result, Output()):
                 self._complete(e)
 
     def _leaderboard(self, name: str, title: str, head: list[str], rows: list[list[str]]) -> None:
         ident = leaderboard_id(name, (e.id for e in self.by_result.values()))
         now = hashlib.sha256(canonical(rows).encode()).hexdigest()
-        if _sent(self.out, ident).get("rows") == now:
+        if sent(self.out, ident).get("rows") == now:
             return
         run = self.start(ident, f"leaderboard {name}", "leaderboard", [], {"title": title})
         run.log({"leaderboard": self.wandb.Table(columns=head, data=rows)})
         run.finish(exit_code=0)
-        _note(self.out, ident, step=-1, done=True, rows=now)
+        note(self.out, ident, Path(run.dir).parent, step=-1, done=True, rows=now)
 
     @cached_property
     def wandb(self) -> Any:
@@ -169,6 +168,7 @@ class Mirror:
     def start(self, ident: str, name: str, job_type: str, tags: list[str], config: dict[str, Any]) -> Any:
         """Begin or continue a W&B run; offline if the server will not have it."""
         self.out.mkdir(parents=True, exist_ok=True)
+        clear_torn(self.out, ident)
         how = self.wandb.Settings(
             console="off",
             silent=True,
@@ -223,7 +223,7 @@ class _Run:
         kind = run.pruner.program if run.rounds else "dense"
         self.run = mirror.start(experiment.id, name, kind, [tag[:64] for tag in tags], config)
         self.run.define_metric("*", step_metric="step")
-        self.step = _sent(mirror.out, experiment.id)["step"]
+        self.step = sent(mirror.out, experiment.id)["step"]
         if experiment.trajectory is not None:
             self.feed(mirror.store.curve(experiment.trajectory.id))
 
@@ -264,7 +264,8 @@ class _Run:
         if code == STOPPED:
             self.run.mark_preempting()
         self.run.finish(exit_code=code)
-        _note(self.mirror.out, self.experiment.id, step=self.step, done=code == 0)
+        part = Path(self.run.dir).parent
+        note(self.mirror.out, self.experiment.id, part, step=self.step, done=code == 0)
 
 
 def leaderboard_id(name: str, runs: Iterable[str]) -> str:
@@ -280,20 +281,3 @@ def _key(host: str) -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _sent(out: Path, ident: str) -> dict[str, Any]:
-    """How far a W&B run is: up to which step its history is safe, and whether it is complete."""
-    try:
-        found: dict[str, Any] = json.loads((out / "wandb" / "sent" / f"{ident}.json").read_text())
-        return found
-    except (OSError, ValueError):
-        return {"step": -1, "done": False}
-
-
-def _note(out: Path, ident: str, **what: Any) -> None:
-    folder = out / "wandb" / "sent"
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{ident}.{os.getpid()}"
-    part.write_text(json.dumps(what))
-    os.replace(part, folder / f"{ident}.json")

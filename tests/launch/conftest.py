@@ -7,23 +7,56 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
 PROGRAM = Path(__file__).parents[2] / "slurm" / "local_cluster"
 LARGEST_ARRAY = 6  # so small that ordinary grids need several arrays
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 ABSENT = "needs root and Slurm: apt-get install slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins"
 PRESENT = os.geteuid() == 0 and shutil.which("slurmctld", path=os.environ["PATH"] + ":/usr/sbin") is not None
 
 
 class Cluster:
-    """What tests ask of Slurm."""
+    """A Slurm of one node, and what tests ask of it."""
+
+    def __init__(self) -> None:
+        self.up()
+
+    def up(self) -> None:
+        # pytest clears its own folders away under other sessions
+        self.folder = Path(tempfile.mkdtemp(prefix="lthbench-slurm-"))
+        words = [sys.executable, PROGRAM, "up", self.folder, f"--array={LARGEST_ARRAY}", "--cpus=32", "--gpus=16"]
+        up = subprocess.run(words, capture_output=True, text=True)
+        assert up.returncode == 0, up.stderr
+        assert up.stdout == f"export SLURM_CONF={self.folder}/slurm.conf\n"
+        os.environ["SLURM_CONF"] = str(self.folder / "slurm.conf")
+
+    def down(self) -> None:
+        subprocess.run([sys.executable, PROGRAM, "down", self.folder], check=True)
+        shutil.rmtree(self.folder)
+        del os.environ["SLURM_CONF"]
+
+    def at_rest(self) -> bool:
+        """Whether nothing runs or waits, and the node takes jobs."""
+        return self.idle() and self.say("sinfo", "-h", "-o", "%t").split() == ["idle"]
+
+    def lose_the_node(self) -> None:
+        """All that runs on it dies at once, and it comes up again."""
+        os.kill(int((self.folder / "slurmd.pid").read_text()), signal.SIGKILL)
+        run_path(str(PROGRAM))["kill_jobs"](self.folder)
+        # Slurm would notice by itself after some minutes
+        self.say("scontrol", "update", f"NodeName={os.uname().nodename.split('.')[0]}", "State=DOWN", "Reason=test")
+        path = os.environ["PATH"] + ":/usr/sbin"
+        subprocess.run(["slurmd"], env=os.environ | {"PATH": path}, stderr=subprocess.DEVNULL, check=True)
 
     def say(self, *words: str) -> str:
         return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -55,46 +88,34 @@ class Cluster:
                 self.hurry()
             time.sleep(0.2)
 
-    def node_is_back(self) -> bool:
-        """Whether the node takes jobs again; asks for it where Slurm has not noticed."""
-        words = ["scontrol", "update", f"NodeName={os.uname().nodename}", "State=RESUME"]
-        subprocess.run(words, capture_output=True)
-        said = self.say("sinfo", "-h", "-o", "%t")
-        return "down" not in said and "drain" not in said
-
     def idle(self) -> bool:
-        return set(self.queue().values()) <= {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+        return set(self.queue().values()) <= ENDED
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     if not PRESENT:
         pytest.skip(ABSENT)
-    folder = Path(tempfile.mkdtemp(prefix="lthbench-slurm-"))  # pytest clears its own folders away under other sessions
-    up = subprocess.run(
-        [sys.executable, PROGRAM, "up", folder, f"--array={LARGEST_ARRAY}", "--cpus=32", "--gpus=16"],
-        capture_output=True,
-        text=True,
-    )
-    assert up.returncode == 0, up.stderr
     before = os.environ.get("SLURM_CONF")
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    assert up.stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
-    yield Cluster()
-    subprocess.run([sys.executable, PROGRAM, "down", folder], check=True)
-    shutil.rmtree(folder)
-    del os.environ["SLURM_CONF"]
+    cluster = Cluster()
+    yield cluster
+    cluster.down()
     if before is not None:
         os.environ["SLURM_CONF"] = before
 
 
 @pytest.fixture
 def clean(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster, with nothing running before and after."""
+    """The cluster, with nothing running. A test that leaves it broken fails, and the next one has a fresh cluster."""
     yield cluster
-    for line in cluster.say("squeue", "-h", "-o", "%A").split():
-        subprocess.run(["scancel", line], capture_output=True)
-    cluster.until(cluster.idle, hurry=False)
+    try:
+        for line in cluster.say("squeue", "-h", "-o", "%A").split():
+            subprocess.run(["scancel", line], capture_output=True)
+        cluster.until(cluster.at_rest, seconds=60, hurry=False)
+    except (AssertionError, subprocess.SubprocessError):
+        cluster.down()
+        cluster.up()
+        raise
 
 
 class Said:

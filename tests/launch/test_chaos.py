@@ -27,6 +27,11 @@ def done(out):
     return sum(1 for _ in out.glob("store/*/*/cost.json"))
 
 
+def stages(out):
+    """The folders of a store's stages."""
+    return list(out.glob("store/[0-9a-f][0-9a-f]/*"))
+
+
 def test_nothing_is_lost_or_done_twice(clean, shell, tmp_path):
     """The blows are spread over the work, not over the time: one whenever so many more stages are done."""
     draws, struck, submitted = random.Random(0), [], 0
@@ -58,5 +63,9 @@ def test_nothing_is_lost_or_done_twice(clean, shell, tmp_path):
     assert csv == (tmp_path / "local" / "leaderboards" / "grid.csv").read_bytes()
     assert contents(there / "store") == contents(tmp_path / "local" / "store")
     assert {len(cost) for cost in costs(there)} == {1}, "no stage was finished twice"
-    killed = sum("KILL" in blow for blow in struck)  # between a stage's last file and the note of what it cost
-    assert total - killed <= len(costs(there)) <= total
+    unpriced = [folder for folder in stages(there) if not (folder / "cost.json").exists()]
+    assert len(stages(there)) == total
+    assert all(list(folder.glob("claim.*")) for folder in unpriced), (
+        "killed between the last file and the note of its cost"
+    )
+    assert len(unpriced) <= sum("KILL" in blow for blow in struck)

@@ -6,7 +6,6 @@ What a local run of the same command gives is what everything here must give.
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -115,10 +114,7 @@ def test_comes_back_and_goes_on_to_the_same_bits(event, clean, shell, tmp_path, 
     elif event == "preempted":
         clean.say("sbatch", "--partition=urgent", "--exclusive", "--wrap", "sleep 2", "--output=/dev/null")
     elif event == "node lost":
-        clean.say("scontrol", "update", f"NodeName={os.uname().nodename}", "State=DOWN", "Reason=test")
-        # it lives, in truth: its job must have ended before it may come back
-        clean.until(lambda: states(tmp_path / "o")[0]["state"] == "saved", hurry=False)
-        clean.until(clean.node_is_back, hurry=False)
+        clean.lose_the_node()
     else:
         clean.say("scontrol", "requeue", job)  # TERM, then KILL
     clean.until(lambda: clean.shown(job, "Restarts") == "1" and clean.idle())
@@ -138,6 +134,7 @@ def test_the_real_limit_of_time(clean, shell, tmp_path):
     clean.until(lambda: clean.shown(job, "Restarts") != "0", hurry=False)
     clean.until(lambda: states(tmp_path / "o")[0]["state"] == "saved", hurry=False)
     assert states(tmp_path / "o")[0]["code"] == 85
+    clean.until(lambda: clean.queue()[job] == "PENDING", hurry=False)
     assert "1 requeued" in shell("jobs out=o").out
 
 
@@ -300,7 +297,7 @@ def test_a_run_preempted_twice_is_one_whole_run_in_wandb(clean, shell, tmp_path)
         parts = kept_parts()
     clean.until(clean.idle)
     (ident,) = results(out)
-    parts = [part for part in kept(out, ident) if part.exit_code is not None]  # others are torn: TERM goes to all
+    parts = kept(out, ident)
     assert [(part.exit_code, part.preempting) for part in parts] == [(85, True), (85, True), (0, False)]
     assert {(part.run.run_id, part.run.run_group) for part in parts} == {(ident, "grid")}
     assert all(part.config["id"] == ident for part in parts)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,26 @@ def test_a_folder_that_other_hosts_may_not_see(capsys, tmp_path):
     assert main(["launcher=slurm"]) == 0
     warned = "is on this machine's own disk" in capsys.readouterr().err
     assert warned == (on_disk is not None)
+
+
+STRIKES = """
+import os, signal, sys
+class Strikes:
+    def find_spec(self, name, *_):
+        if name == "lthbench.launch.slurm_task":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGUSR2)
+sys.meta_path.insert(0, Strikes())
+from lthbench.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_an_element_listens_before_it_has_loaded_what_takes_long():
+    folder = written()
+    done = subprocess.run([sys.executable, "-c", STRIKES, "task", str(folder), "0"], capture_output=True, text=True)
+    assert done.returncode == 85, done.stderr
+    assert states(Path("results/out"))[0]["state"] == "saved"
 
 
 def test_elements_that_are_none(capsys, tmp_path):

@@ -58,7 +58,8 @@ def read(folder: Path) -> Kept:
         return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
 
     kept = Kept()
-    for payload in (p for path in folder.glob("*.wandb") for p in _payloads(path.read_bytes())):
+    (path,) = folder.glob("*.wandb")
+    for payload in _payloads(path.read_bytes()):
         record = pb.Record()
         record.ParseFromString(payload)
         kind = record.WhichOneof("record_type")
@@ -84,7 +85,7 @@ def kept(out: Path, ident: str) -> list[Kept]:
     until = time.monotonic() + 30
     while True:
         parts = [read(folder) for folder in folders]
-        if (parts and parts[-1].exit_code is not None) or time.monotonic() > until or not parts:
+        if all(part.exit_code is not None for part in parts) or time.monotonic() > until:
             return parts
         time.sleep(0.1)  # W&B's own process writes the last records after `finish` has returned
 

@@ -158,14 +158,29 @@ def test_slurms_signal_ends_wandbs_own_process_too_and_another_closes_the_run(tm
     stop = (lambda: bool(struck)) if stopped else (lambda: False)
     outcome = Runner(Store(tmp_path / "store"), KINDS, listeners, stop=stop).run(e.goals)
     assert outcome.stopped == stopped
-    closed = [part for part in kept(tmp_path, e.id) if part.exit_code is not None]
-    assert [(part.exit_code, part.preempting) for part in closed] == ([(85, True)] if stopped else [(0, False)])
+    parts = kept(tmp_path, e.id)
+    assert [(part.exit_code, part.preempting) for part in parts] == ([(85, True)] if stopped else [(0, False)])
     if stopped:
         time.sleep(1.1)
         assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
-        closed = [part for part in kept(tmp_path, e.id) if part.exit_code is not None]
-        assert [part.exit_code for part in closed] == [85, 0]
-    assert [row for part in closed for row in part.rows] == curve(tmp_path, RUN)
+        parts = kept(tmp_path, e.id)
+        assert [part.exit_code for part in parts] == [85, 0]
+    assert [row for part in parts for row in part.rows] == curve(tmp_path, RUN)
+
+
+def test_what_a_killed_process_left_torn_is_sent_again_and_once(tmp_path):
+    import wandb
+
+    e = graph(RUN)
+    with pytest.raises(KeyboardInterrupt):
+        compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN), Interrupt(e.trajectory, 20)])
+    kill_wandbs_own_process()
+    wandb.teardown()
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*-{e.id}"))) == 1
+    assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
+    (part,) = kept(tmp_path, e.id)
+    assert part.exit_code == 0
+    assert part.rows == curve(tmp_path, RUN)
 
 
 def test_the_leaderboard_is_a_table_and_sent_when_it_changed(tmp_path):
