@@ -14,6 +14,7 @@ import json
 import netrc
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,11 +124,7 @@ class Mirror:
             if asked:
                 print(f"wandb: no API key for {host}: offline (wandb login)", file=sys.stderr)
             return "offline"
-        try:
-            urlopen(server.geturl(), timeout=REACH_SECONDS).close()
-        except HTTPError:  # an answer
-            pass
-        except (OSError, HTTPException):
+        if not _answers(server.geturl()):
             print(f"wandb: {host} does not answer: offline (python -m lthbench sync, later)", file=sys.stderr)
             return "offline"
         return "online"
@@ -281,3 +278,22 @@ def _key(host: str) -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _answers(url: str) -> bool:
+    """Whether a server says anything within REACH_SECONDS, finding its address included."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urlopen(url, timeout=REACH_SECONDS).close()
+        except HTTPError:  # an answer
+            pass
+        except (OSError, HTTPException, ValueError):
+            return
+        answers.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True)  # no time-out holds while a name is looked up
+    asking.start()
+    asking.join(REACH_SECONDS)
+    return bool(answers)

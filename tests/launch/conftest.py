@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from runpy import run_path
 
@@ -34,7 +35,7 @@ class Cluster:
     def up(self) -> None:
         # pytest clears its own folders away under other sessions
         self.folder = Path(tempfile.mkdtemp(prefix="lthbench-slurm-"))
-        words = [sys.executable, PROGRAM, "up", self.folder, f"--array={LARGEST_ARRAY}", "--cpus=32", "--gpus=16"]
+        words = [sys.executable, PROGRAM, "up", self.folder, f"--array={LARGEST_ARRAY}", "--cpus=8", "--gpus=4"]
         up = subprocess.run(words, capture_output=True, text=True)
         assert up.returncode == 0, up.stderr
         assert up.stdout == f"export SLURM_CONF={self.folder}/slurm.conf\n"
@@ -53,10 +54,11 @@ class Cluster:
         """All that runs on it dies at once, and it comes up again."""
         os.kill(int((self.folder / "slurmd.pid").read_text()), signal.SIGKILL)
         run_path(str(PROGRAM))["kill_jobs"](self.folder)
-        # Slurm would notice by itself after some minutes
-        self.say("scontrol", "update", f"NodeName={os.uname().nodename.split('.')[0]}", "State=DOWN", "Reason=test")
         path = os.environ["PATH"] + ":/usr/sbin"
         subprocess.run(["slurmd"], env=os.environ | {"PATH": path}, stderr=subprocess.DEVNULL, check=True)
+        # Slurm would notice by itself after some minutes
+        self.say("scontrol", "update", f"NodeName={os.uname().nodename.split('.')[0]}", "State=DOWN", "Reason=test")
+        self.until(lambda: self.say("sinfo", "-h", "-o", "%t").strip() in ("idle", "mix"), hurry=False)
 
     def say(self, *words: str) -> str:
         return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -79,7 +81,7 @@ class Cluster:
             if reason == "BeginTime":
                 subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], capture_output=True)
 
-    def until(self, condition: Callable[[], object], seconds: float = 240.0, hurry: bool = True) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 500.0, hurry: bool = True) -> None:
         """Wait for something to become true."""
         end = time.monotonic() + seconds
         while not condition():
@@ -119,8 +121,8 @@ def clean(cluster: Cluster) -> Iterator[Cluster]:
 
 
 class Said:
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
 
     @property
     def jobs(self) -> list[str]:
@@ -132,14 +134,41 @@ class Said:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[..., Said]:
-    """A real command line in an empty folder, without the cluster's variables that a job would have."""
+    """A command line in an empty folder, in a process of its own: a fork of this one, that need not load torch again.
 
-    def call(command: str, **variables: str) -> Said:
-        words = [sys.executable, "-m", "lthbench", *shlex.split(command)]
-        environment = {"OMP_NUM_THREADS": "1"} | os.environ | variables
-        return Said(subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300))
+    With `fresh` it is a Python of its own, as at a prompt.
+    """
+
+    def call(command: str, fresh: bool = False, **variables: str) -> Said:
+        words, environment = shlex.split(command), {"OMP_NUM_THREADS": "1"} | os.environ | variables
+        if fresh:
+            python = [sys.executable, "-m", "lthbench"]
+            how = {"capture_output": True, "text": True, "cwd": tmp_path, "env": environment, "timeout": 300}
+            done = subprocess.run([*python, *words], **how)
+            return Said(done.returncode, done.stdout, done.stderr)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            streams = out.fileno(), err.fileno()
+            child = get_context("fork").Process(target=_command, args=(words, tmp_path, environment, *streams))
+            child.start()
+            child.join(300)
+            assert child.exitcode is not None, f"{command}: not within 300 s"
+            out.seek(0), err.seek(0)
+            return Said(child.exitcode, out.read(), err.read())
 
     return call
+
+
+def _command(words: list[str], folder: Path, environment: dict[str, str], out: int, err: int) -> None:
+    """What a fork does."""
+    from lthbench.cli.main import main
+
+    os.chdir(folder)
+    os.environ.update(environment)
+    for stream, number in ((out, 1), (err, 2)):
+        os.dup2(stream, number)
+    with open(1, "w") as sys.stdout, open(2, "w") as sys.stderr:
+        code = main(words)
+    os._exit(code)
 
 
 def states(out: Path) -> dict[int, dict[str, object]]:

@@ -25,7 +25,7 @@ pytestmark = [
 def test_they_give_what_our_own_gives(words, shell, tmp_path):
     grid = "scale=smoke sparsity=0.5 rewind=init,lr -m"
     assert shell(f"{grid} out=ours").code == 0
-    said = shell(f"{grid} out=theirs hydra/launcher={words}")
+    said = shell(f"{grid} out=theirs hydra/launcher={words}", fresh=True)
     assert said.code == 0, said.err
     assert len(results(tmp_path / "ours")) == 2
     assert results(tmp_path / "theirs") == results(tmp_path / "ours")
@@ -33,7 +33,8 @@ def test_they_give_what_our_own_gives(words, shell, tmp_path):
 
 def test_on_slurm(clean, shell, tmp_path):
     said = shell(
-        "scale=smoke sparsity=0.5 rewind=init,lr -m out=o hydra/launcher=submitit_slurm hydra.launcher.timeout_min=5"
+        "scale=smoke sparsity=0.5 rewind=init,lr -m out=o hydra/launcher=submitit_slurm hydra.launcher.timeout_min=5",
+        fresh=True,
     )
     assert said.code == 0, said.err
     assert len(results(tmp_path / "o")) == 2

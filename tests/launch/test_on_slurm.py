@@ -15,7 +15,7 @@ from tracking.offline_files import kept, table
 
 from lthbench.engine.claims import Claims
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # on a machine that has other work, too
 
 GRID = "rewind=init,lr sparsity=0.5,0.8 seed=0,1 train.epochs=1 -m"
 SLURM = "launcher=slurm launcher.gpus=1 launcher.cpus=1 launcher.pack_steps=0"
@@ -41,7 +41,7 @@ def at_work(cluster, out, job):
 
 def test_a_grid_as_arrays(clean, shell, tmp_path):
     assert shell(f"{GRID} out=local").code == 0
-    first = shell(f"{GRID} {PACKED} out=there")
+    first = shell(f"{GRID} {PACKED} out=there", fresh=True)
     assert first.code == 0, first.err
     assert len(first.jobs) == 3  # three depths: dense, the common rounds, the last ones
     again = shell(f"{GRID} {PACKED} out=there")
@@ -320,7 +320,7 @@ def test_the_readmes_commands(clean, shell, tmp_path):
     ]
     assert len(commands) == 2
     for command in commands:
-        said = shell(f"{command} launcher.gpus=1")
+        said = shell(f"{command} launcher.gpus=1", fresh=True)
         assert said.code == 0, said.err
     clean.until(clean.idle, seconds=900)
     assert len(results(tmp_path / "results" / "out")) == 1 + 27

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -175,7 +176,8 @@ def test_what_a_killed_process_left_torn_is_sent_again_and_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN), Interrupt(e.trajectory, 20)])
     kill_wandbs_own_process()
-    wandb.teardown()
+    with suppress(Exception):  # there is nobody to say goodbye to
+        wandb.teardown()
     assert len(list(tmp_path.glob(f"wandb/offline-run-*-{e.id}"))) == 1
     assert not compute(tmp_path, RUN, listeners=[mirror(tmp_path, RUN)]).failed
     (part,) = kept(tmp_path, e.id)
@@ -228,6 +230,21 @@ def test_a_server_that_takes_calls_and_says_nothing(tmp_path, monkeypatch, capsy
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert mirror(tmp_path).mode == "offline"
     assert "127.0.0.1 does not answer: offline" in capsys.readouterr().err
+
+
+def test_a_name_whose_address_nobody_tells(tmp_path, monkeypatch, capsys):
+    over = threading.Event()
+
+    def look_up(*_, **__):
+        over.wait()
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("lthbench.tracking.wandb.REACH_SECONDS", 0.2)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert mirror(tmp_path).mode == "offline"
+    assert "api.wandb.ai does not answer: offline" in capsys.readouterr().err
+    over.set()
 
 
 class Refuses(BaseHTTPRequestHandler):
