@@ -322,6 +322,6 @@ def test_the_readmes_commands(clean, shell, tmp_path):
     for command in commands:
         said = shell(f"{command} launcher.gpus=1", fresh=True)
         assert said.code == 0, said.err
-    clean.until(clean.idle, seconds=900)
+    clean.until(clean.idle, seconds=1400)
     assert len(results(tmp_path / "results" / "out")) == 1 + 27
     assert "done" in shell("jobs").out
