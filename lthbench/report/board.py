@@ -15,6 +15,7 @@ from lthbench.report.quantities import QUANTITIES
 from lthbench.report.verdicts import Verdict
 
 Result = dict[str, Any]
+EVERYTHING = "runs"  # the name of the leaderboard that is no table: of all runs
 LINES = 24  # more methods than this are too many for one picture
 
 
