@@ -21,7 +21,7 @@ from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.cli.tables import names_of, text_of
 from lthbench.programs.versions import outdated
 from lthbench.report import write
-from lthbench.report.board import Board, board
+from lthbench.report.board import EVERYTHING, Board, board
 from lthbench.report.html import page
 
 PLACES = ("out=", "store=", "data=")
@@ -194,7 +194,7 @@ def _everything(found: Results) -> Board:
     for label, method, sparsity, result in cells:
         number = f" ({methods[label][method]})" if len(methods[label]) > 1 else ""
         named.append((label + number, sparsity, result))
-    return board("runs", "All runs", sorted(named, key=lambda cell: cell[0]), "python -m lthbench report")
+    return board(EVERYTHING, "All runs", sorted(named, key=lambda cell: cell[0]), "python -m lthbench report")
 
 
 def _method(config: dict[str, Any], old: list[str]) -> str:

@@ -17,6 +17,7 @@ from lthbench.report.verdicts import Verdict
 Result = dict[str, Any]
 ALIKE = 1.05  # epochs of training that differ by less are one budget: rewinding to step k saves k steps
 NAMED = 4  # methods of the commonest budget are named up to this many
+EVERYTHING = "runs"  # the name of the leaderboard that is no table: of all runs
 LINES = 24  # more methods than this are too many for one picture
 
 

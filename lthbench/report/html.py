@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lthbench.base.units import duration, readable
 from lthbench.report import compared
-from lthbench.report.board import LINES, Board, Entry
+from lthbench.report.board import EVERYTHING, LINES, Board, Entry
 from lthbench.report.plot import drawing
 from lthbench.report.quantities import QUANTITIES
 
@@ -62,7 +62,8 @@ def _asset(name: str) -> str:
 
 def _total(boards: Sequence[Board]) -> Row:
     """Cells that are run, the share that is reproduced, and claims by verdict, over all tables."""
-    entries = [e for board in boards for e in board.entries]
+    tables = [board for board in boards if board.name != EVERYTHING] or boards  # its runs are theirs
+    entries = [e for board in tables for e in board.entries]
     words = [e.verdict.word for e in entries if e.verdict is not None]
     claims = [claim.word for board in boards for claim in board.claims]
     judged = ("supported", "contradicted", "no difference", "undecided")

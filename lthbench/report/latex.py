@@ -26,17 +26,18 @@ def latex(board: Board) -> str:
     caption = f"{board.title}. {what}.{scale}{beside}{budgets}"
     lines = [
         f"% {board.command}".replace("\n", " "),
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(caption)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",  # no wider than the text
         rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
         _line([escaped(title) for title in head]),
         r"\midrule",
         *(_line([escaped(first), *others]) for first, *others in rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

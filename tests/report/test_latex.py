@@ -10,6 +10,7 @@ from report_runs import run
 from test_compare import compared
 from test_page import hostile
 
+from lthbench.report.board import board
 from lthbench.report.latex import escaped, latex
 
 
@@ -32,9 +33,20 @@ def test_it_compiles(tmp_path):
     if tex is None:
         pytest.skip("needs a TeX: pdflatex or tectonic")
     tables = [latex(made) for made in (compared([run(0.9, removed=900)]), hostile())]
-    head = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    head = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
     (tmp_path / "t.tex").write_text(head + "\n".join(tables) + "\\end{document}\n")
     options = ["-halt-on-error", "-interaction=nonstopmode"] if "pdflatex" in tex else []
     done = subprocess.run([tex, *options, "t.tex"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 1000
+
+
+def test_a_wide_table_fits_the_page(tmp_path):
+    if (tex := shutil.which("pdflatex")) is None:
+        pytest.skip("needs pdflatex")
+    wide = board("w", "W", [(f"a method of a long name {i}", str(i), run(0.9)) for i in range(8)], "")
+    head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(head + latex(wide) + "\\end{document}\n")
+    done = subprocess.run([tex, "-interaction=nonstopmode", "t.tex"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout

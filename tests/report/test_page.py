@@ -108,6 +108,13 @@ def test_the_overview_counts_cells_and_claims():
     assert "remade from the results by python -m lthbench report ." in text
 
 
+def test_all_runs_are_not_counted_twice():
+    everything = board("runs", "All runs", [("a", "0.9", run(0.9, removed=900))], "python -m lthbench report")
+    for made, said in (([*boards(), everything], "6 of 6"), ([everything], "1 of 1")):
+        text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page(made, "")))
+        assert f"cells run {said}" in text
+
+
 def test_layers_cost_and_commands_are_there():
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page(boards(), "")))
     assert "a 90 7.14 16.7" in text
