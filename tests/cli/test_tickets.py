@@ -6,7 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lthbench.base.settings import build
+from lthbench.cli.compose import composer
+from lthbench.cli.grid import expand
 from lthbench.engine.store import Store
+from lthbench.programs import Run, experiment
 from lthbench.training.checkpoint import Checkpoint
 
 FOUND = "rewind=early rewind.k=5 rewind.unit=iteration sparsity=level:2 train.epochs=1 model.width=0.1 jobs=1"
@@ -92,6 +96,10 @@ def test_a_row_of_a_table_says_which_run_finds_its_ticket(run, refused, here):
     path = here / "mine" / "table" / "moved.yaml"
     path.write_text(TABLE)
     table = "table=moved --config-dir mine jobs=1"
+    with composer("mine") as compose:
+        made = expand(compose, ["table=moved"], multirun=False).experiments
+    for each in made:  # as a cluster's task reads it
+        assert experiment(build(Run, json.loads(json.dumps(each.run.whole())), "run")).id == each.id
     said = run(f"plan {table} --no-timing")
     # each ticket is found where the first row finds its own, and trained once more
     assert said.last == "plan: 4 runs, 14 distinct stages, 4.6 epochs (9.2 naive)"
