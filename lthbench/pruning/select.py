@@ -68,51 +68,51 @@ def _bracket(layers: list[tuple[Tensor, Tensor]], kept: int, available: int) -> 
 
 class Follower:
     """`keep_top` among all weights, for scores that move a little from call to call: the same masks, sooner. It looks
-    for the threshold near the last one. Scores that are no numbers count as 0."""
+    for the threshold near the last one, as far as it has lately moved. Scores that are no numbers count as 0."""
 
     def __init__(self) -> None:
-        self.threshold, self.width = math.nan, 0.0
+        self.threshold, self.reach = math.nan, 0.0
 
     def keep_top(self, scores: Mapping[str, Tensor], kept: int) -> Tensors:
         """See the function of this name."""
         flats = [score.contiguous().flatten() for score in scores.values()]
-        looked = [_look(flat, self.threshold - self.width, self.threshold + self.width) for flat in flats]
+        looked = [_look(flat, self.threshold - self.reach, self.threshold + self.reach) for flat in flats]
         values = np.concatenate([between for *_, between in looked])
-        open_, count = kept - sum(above for _, above, *_ in looked), sum(map(len, flats))
+        open_ = kept - sum(above for _, above, *_ in looked)
         if not (0 < open_ <= len(values) and all(math.isfinite(flat.sum().item()) for flat in flats)):
             return self._anew(scores, kept)
         threshold = np.partition(values, len(values) - open_)[len(values) - open_]
         open_ -= np.count_nonzero(values > threshold)
         for mask, _, places, between in looked:
             ties = places[between == threshold][:open_]  # of those at the threshold, the first
-            stays = np.concatenate((places[between > threshold], ties))
-            mask[stays if isinstance(mask, np.ndarray) else torch.from_numpy(stays)] = True
+            mask[torch.from_numpy(np.concatenate((places[between > threshold], ties)))] = True
             open_ -= len(ties)
-        self.threshold = float(threshold)
-        if not count < 4096 * len(values) < 16 * count:
-            self.width *= 0.7 if 4096 * len(values) > count else 1.4
-        return {n: torch.as_tensor(mask).view(score.shape) for (n, score), (mask, *_) in zip(scores.items(), looked)}
+        self._moved(float(threshold))
+        return {name: mask.view(score.shape) for (name, score), (mask, *_) in zip(scores.items(), looked)}
 
     def _anew(self, scores: Mapping[str, Tensor], kept: int) -> Tensors:
-        """Among all scores; where the threshold was, and how far it has moved, is where to look next."""
+        """Among all scores."""
         scores = {name: score.nan_to_num(0.0, 0.0, 0.0) for name, score in scores.items()}
         alive = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
         made = keep_top(scores, kept, alive)
-        before = self.threshold
-        self.threshold = min((scores[n][mask].min().item() for n, mask in made.items() if mask.any()), default=math.nan)
-        spread = max(float(score.std()) for score in scores.values()) / 64
-        self.width = max(spread, 2 * abs(self.threshold - before)) if before == before else spread
+        self._moved(min((scores[n][mask].min().item() for n, mask in made.items() if mask.any()), default=math.nan))
         return made
 
+    def _moved(self, threshold: float) -> None:
+        """Note where the threshold is; how far it was from the last one says how far to look, for a while."""
+        far = 4 * abs(threshold - self.threshold)
+        self.reach = max(0.9 * self.reach, far) if math.isfinite(far) else abs(threshold) / 64
+        self.threshold = threshold
 
-def _look(flat: Tensor, low: float, high: float) -> tuple[Any, int, Any, Any]:
+
+def _look(flat: Tensor, low: float, high: float) -> tuple[Tensor, int, Any, Any]:
     """The mask of the scores above, their number, and the places and values of those between. On a CPU it is NumPy
     that looks, in a seventh of the time."""
     if flat.device.type == "cpu":
         values = flat.numpy()
         above = values > high
-        places = np.flatnonzero((values >= low) & (values <= high))
-        return above, int(np.count_nonzero(above)), places, values[places]
+        places = np.flatnonzero((values >= low) ^ above)
+        return torch.from_numpy(above), int(np.count_nonzero(above)), places, values[places]
     mask = flat > high
     index = ((flat >= low) & (flat <= high)).nonzero().flatten()
     return mask, int(mask.count_nonzero()), index.cpu().numpy(), flat[index].cpu().numpy()
