@@ -78,14 +78,37 @@ def test_synflow_keeps_every_layer(name, arguments):
     synflow_holds(start(name, **arguments), (1, 2, 3))
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("vgg_11", {"width": 0.25}), ("vgg_16", {"width": 0.125})])
-def test_synflow_sums_to_the_flow_in_every_layer(name, arguments):
+def flows(name, arguments):
+    """The sum of SynFlow's scores over each layer."""
     net = start(name, **arguments).network().double().eval()
     weights = {n: p for n, p in net.named_parameters() if p.dim() > 1}
     mask = {n: torch.ones_like(p, dtype=torch.bool) for n, p in weights.items()}
     subject = Subject(net, (3, 32, 32), weights, mask, {n: p.detach().clone() for n, p in weights.items()})
-    sums = [float(s.sum()) for s in CRITERIA["synflow"].score(subject).values()]
+    return {n: float(s.sum()) for n, s in CRITERIA["synflow"].score(subject).items()}
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("vgg_11", {"width": 0.25}), ("vgg_16", {"width": 0.125})])
+def test_synflow_sums_to_the_flow_in_every_layer(name, arguments):
+    sums = list(flows(name, arguments).values())
     assert sums == pytest.approx([sums[0]] * len(sums), rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("resnet_18", {}), ("resnet_20", {"shortcut": "B"})])
+def test_synflow_splits_between_a_block_and_its_shortcut(name, arguments):
+    sums = flows(name, arguments)
+    flow, last = sums.pop("conv1.weight"), sums.popitem()[1]
+    assert last == pytest.approx(flow, rel=1e-12)
+    blocks = {n.removesuffix(".conv1.weight"): s for n, s in sums.items() if n.endswith(".conv1.weight")}
+    projected = 0
+    for block, inner in blocks.items():
+        assert sums.pop(f"{block}.conv2.weight") == pytest.approx(sums.pop(f"{block}.conv1.weight"), rel=1e-12)
+        around = next((n for n in sums if n.startswith(f"{block}.")), None)
+        if around is None:
+            assert 0 < inner < flow  # the rest runs past it
+        else:
+            assert inner + sums.pop(around) == pytest.approx(flow, rel=1e-12)
+            projected += 1
+    assert not sums and projected == {"resnet_18": 3, "resnet_20": 2}[name]
 
 
 def one_shot(name, net):

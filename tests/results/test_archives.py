@@ -1,5 +1,6 @@
 """What is committed under results/ is what its runs say: every leaderboard is made again and compared."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,14 @@ def test_a_committed_leaderboard_is_what_its_runs_say(folder, tmp_path, capsys):
     for kind in ("md", "csv"):
         made = (tmp_path / "leaderboards" / f"{folder.name}.{kind}").read_text()
         assert made == (folder / f"{folder.name}.{kind}").read_text()
+
+
+def test_the_committed_critical_compressions_are_those_of_their_table(tmp_path, monkeypatch):
+    """Nothing is left to search, and the page is what the searches found."""
+    shutil.copytree(RESULTS / "critical", tmp_path / "critical")
+    monkeypatch.setattr("lthbench.cli.critical._search", lambda run: pytest.fail(f"{run.model.name} is not there"))
+    assert main(["critical", "table=critical", f"out={tmp_path}"]) == 0
+    made, committed = (folder / "critical" / "critical.md" for folder in (tmp_path, RESULTS))
+    here = ("lthbench ", "    python -m")  # versions, and where it was written
+    pages = [[line for line in p.read_text().splitlines() if not line.startswith(here)] for p in (made, committed)]
+    assert pages[0] == pages[1]
