@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -54,7 +55,8 @@ def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequenc
 
     with_runs = [e for e in entries if e.runs]
     by_method = len({e.asked for e in with_runs if e.sparsity}) == 1 and len({e.label for e in with_runs}) > 2
-    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained" if by_method else None)
+    height = max(4.6, 1.2 + 0.24 * len(with_runs)) if by_method else 4.6
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained" if by_method else None)
     # a layout engine draws all twice: only where names of methods take the room that they need
     axes = figure.subplots() if by_method else figure.add_axes((0.105, 0.115, 0.875, 0.81 if title else 0.865))
     axes.grid(alpha=0.25)
@@ -101,7 +103,7 @@ def _by_method(axes: Any, cells: Sequence[Entry], colour: str) -> None:
         axes.plot(*zip(*paper), "D", color=colour, fillstyle="none", markersize=5.5, label="published")
     for dense in [e for e in cells if not e.sparsity][:1]:
         axes.axvline(dense.mean, color="0.5", linestyle="--", linewidth=1.2, label=_plain(dense.label))
-    axes.set_yticks(range(len(rows)), [_plain(e.label) for e in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [_plain(textwrap.shorten(e.label, 48)) for e in rows], fontsize=9)
     axes.invert_yaxis()
 
 

@@ -167,6 +167,7 @@ CHANGES = [  # for each kind of settings: one other value for every field that n
             "decay": "weights",
             "label_smoothing": 0.1,
             "clip": 1.0,
+            "l1": 1e-5,
             "drop_last": True,
             "precision": "bf16",
             "compile": True,
