@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.cli.compose import Composer
+from lthbench.programs.identity import identity
 from lthbench.pruning.own import own
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def own_cells(grid: Grid, results: Iterable[Result]) -> list[tuple[Cell, Result]
     lenders: dict[str, Cell] = {}
     for cell in grid.cells if grid.lent else ():
         if cell.row.label in grid.lent and cell.experiment.run.rounds:
-            lenders.setdefault(_recipe(json.loads(canonical(cell.experiment.run.identity()))), cell)
+            lenders.setdefault(_recipe(json.loads(canonical(identity(cell.experiment.run)))), cell)
     found = [(lenders.get(_recipe(result["config"])), result) for result in results] if lenders else []
     borrowed = [(cell, result) for cell, result in found if cell is not None]
     names = _names([result["config"]["pruner"] for _, result in borrowed])

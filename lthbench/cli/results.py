@@ -16,6 +16,7 @@ from typing import Any
 from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.programs import Experiment, record
+from lthbench.programs.identity import identity
 from lthbench.programs.versions import outdated
 
 Result = dict[str, Any]
@@ -60,7 +61,7 @@ class Results:
 
     def older(self, experiment: Experiment) -> list[Result]:
         """Results with the settings of an experiment and another name: other versions of a part have computed them."""
-        config = json.loads(canonical(experiment.run.identity()))
+        config = json.loads(canonical(identity(experiment.run)))
         alike = self._alike.get(_brief(config), [])
         return [result for result in alike if _apart(result["config"]) == _apart(config)] if alike else []
 

@@ -19,6 +19,7 @@ from lthbench.base.errors import UserError
 from lthbench.base.settings import canonical
 from lthbench.engine.graph import Stage, ancestors
 from lthbench.engine.store import Gone, Store
+from lthbench.programs.identity import identity
 from lthbench.programs.run import Experiment
 from lthbench.programs.versions import versions
 from lthbench.stages.train import Train
@@ -45,7 +46,7 @@ def record(experiment: Experiment, store: Store, device: str, threads: int) -> d
     trajectory = experiment.trajectory
     graph = list(ancestors([experiment.result]))
     trained = [s for s in graph if isinstance(s.settings, Train)]
-    config = json.loads(canonical(experiment.run.identity()))
+    config = json.loads(canonical(identity(experiment.run)))
     return {
         "schema": SCHEMA,
         "id": experiment.id,

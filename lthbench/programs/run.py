@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 from lthbench.base.errors import UserError, near
-from lthbench.base.settings import Settings, aside, canonical
+from lthbench.base.settings import Settings, aside
 from lthbench.data.sets import Augment, DataSettings
 from lthbench.engine.graph import Best, Ref, Stage, State
 from lthbench.engine.plan import Goal
 from lthbench.engine.store import Output, Points
 from lthbench.evaluation.settings import Corruptions
 from lthbench.models import MODELS, ModelSettings
-from lthbench.programs.candidates import CHOOSING, Recalibration, Soup
-from lthbench.programs.controls import ANEW, CONTROLS, DRAWN, check
-from lthbench.programs.retraining import UNITS, Retrain, Rewind, Round, planned
+from lthbench.programs.candidates import Recalibration, Soup
+from lthbench.programs.checks import check
+from lthbench.programs.retraining import Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
-from lthbench.programs.sparsifying import check_sparsifying, frozen
+from lthbench.programs.sparsifying import frozen
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
 from lthbench.pruning.dynamics import METHODS, Method, Sparsify
-from lthbench.pruning.structure import Structure
 from lthbench.soups.settings import Recalibrate
 from lthbench.stages import init as initial
 from lthbench.stages import train as trajectory
@@ -36,12 +33,6 @@ from lthbench.stages.ticket import OUTPUTS
 from lthbench.stages.train import train
 from lthbench.training.recipe import Recipe
 
-MOST_ROUNDS = 1000
-SELECTS = {
-    "last": "the state at the end of training",
-    "best_val_loss": "the state of smallest validation loss (early stopping)",
-    "best_test": "the state of best test accuracy, for papers that report it; never a fair estimate",
-}
 _BEST_BY = {"best_val_loss": "val.loss", "best_test": "test.accuracy"}
 
 
@@ -97,105 +88,7 @@ class Run(Settings):
     weights_path: str | None = aside()
 
     def __post_init__(self) -> None:
-        for value, known, where in (
-            (self.rewind.to, ("init", "early", "none"), "rewind.to"),
-            (self.rewind.unit, UNITS, "rewind.unit"),
-            (self.control, tuple(CONTROLS), "control"),
-            (self.select, tuple(SELECTS), "select"),
-            (self.weights_as, ("dense", "init"), "model.weights_as"),
-            (self.pruner.program, ("after_training", "at_init", "during_training"), "pruner.program"),
-        ):
-            if value not in known:
-                raise UserError(f"{where}: unknown choice '{value}'{near(value, known)}")
-        if self.seed < 0:
-            raise UserError(f"seed: {self.seed} is negative")
-        self._check_rounds()
-        if self.pruner.structure is not None and self.rounds:
-            self._check_structure(self.pruner.structure)
-        if self.allocation.by_round and self.pruner.scoring is not None and self.pruner.scoring.rounds > 1:
-            raise UserError(f"allocation={self.allocation.name} takes a round at once: it needs pruner.rounds=1")
-        if self.corruptions and self.data.shape != (3, 32, 32):
-            raise UserError(f"robustness={self.corruptions.name} is for colour images of 32x32, not {self.data.name}'s")
-        if self.select == "best_val_loss" and not self.data.validation:
-            raise UserError("select=best_val_loss needs dataset.validation > 0")
-        if self.select != "last" and not self.every:
-            raise UserError(f"select={self.select} needs train.evaluate.every")
-        pair = self.soup.name == "instability"
-        if pair and self.pruner.program != "after_training":
-            raise UserError(f"soup=instability needs pruner.program=after_training, not {self.pruner.program}")
-        if self.rounds:
-            check(self)
-        if self.sparsify is not None:
-            check_sparsifying(self)
-        if (self.rounds or pair) and self.pruner.program == "after_training":
-            self._check_retraining()
-
-    def _check_rounds(self) -> None:
-        target = parse_sparsity(self.sparsity)
-        if self.allocation.by_round:
-            name = self.allocation.name
-            what, verb = ("rates", "removes rates") if name == "by_kind" else ("thresholds", "sets a threshold")
-            if not isinstance(target, int):
-                raise UserError(f"allocation={name} {verb} a round: say sparsity=level:n, not a sparsity")
-            if self.schedule.name == "geometric":
-                raise UserError(f"allocation={name} needs schedule=iterative or oneshot: its {what} count the rounds")
-        rate = self.schedule.rate
-        if isinstance(target, int):
-            too_many = target > MOST_ROUNDS
-        else:
-            too_many = self.schedule.name == "iterative" and float(1 - target) < (1 - Fraction(rate)) ** MOST_ROUNDS
-        if too_many:
-            raise UserError(f"sparsity: {self.sparsity} takes more than {MOST_ROUNDS} rounds of schedule.rate={rate}")
-
-    def _check_structure(self, structure: Structure) -> None:
-        name, allocation = structure.name, self.allocation.name
-        if allocation not in ("global", "uniform") or (name == "nm" and allocation != "global"):
-            allowed = "global" if name == "nm" else "global or uniform"
-            raise UserError(f"structure={name} needs allocation={allowed}, not {allocation}")
-        once = len(self.rounds) == 1 and (self.pruner.scoring is None or self.pruner.scoring.rounds == 1)
-        if name == "nm" and (not once or parse_sparsity(self.sparsity) != structure.sparsity):
-            needs = f"sparsity={structure.sparsity} schedule=oneshot pruner.rounds=1"
-            raise UserError(f"structure=nm keeps {structure.n} of every {structure.m} at once: it needs {needs}")
-
-    def _check_retraining(self) -> None:
-        unit = f"{self.rewind.k} {self.rewind.unit}"
-        if not 0 <= self.rewind_step <= self.steps:
-            raise UserError(f"rewind.k: {unit} is step {self.rewind_step}; training ends at {self.steps}")
-        if self.rewind.to != "none" and self.given_dense:
-            raise UserError(
-                f"rewind={self.rewind.to} needs the training that made the weights; "
-                "use rewind=finetune, or model.weights_as=init"
-            )
-        for how in self.copies:
-            for number in {1, len(self.rounds) or 1}:  # only the last one may differ
-                plan = self.retrained(how, number)
-                begin = 0 if self.rewind.to == "none" else self.rewind_step
-                if begin + plan.steps > self.steps and not plan.own:
-                    raise UserError(f"retrain={how.name} cannot run longer than the dense training it replays")
-        if self.retraining.moments == "restore" and self.rewind.to == "none":
-            raise UserError("retrain.moments=restore needs rewind=init or early")
-        if self.given_dense and self.retraining.moments == "keep":
-            raise UserError("retrain.moments=keep needs the optimiser state, which model.weights does not hold")
-        if self.soup.name != "none":
-            self._check_soup()
-
-    def _check_soup(self) -> None:
-        name = self.soup.name
-        if name in CHOOSING and not self.data.validation:
-            raise UserError(f"soup={name} chooses by validation images: it needs dataset.validation > 0")
-        if self.control != "none":
-            raise UserError(f"soup={name}, control={self.control}: one of them, the other none")
-        if self.select != "last":
-            raise UserError(f"select={self.select} chooses among the points of one training; soup={name} has several")
-        if name == "reprune" and len(self.rounds) > 1 and self.allocation.name == "by_kind":
-            raise UserError(
-                "soup=reprune prunes an average to an exact density: it needs another allocation than by_kind"
-            )
-        for split in self.soup.splits if name == "instability" else ():
-            if split not in ("train", *self.data.splits):
-                raise UserError(f"soup.splits: unknown '{split}'{near(split, ('train', *self.data.splits))}")
-        if self.soup.vary == "lr" and not self.retraining.own:
-            raise UserError(f"soup.vary=lr: retrain={self.retraining.name} has no learning rate of its own")
+        check(self)
 
     # ---- what the settings mean
 
@@ -288,79 +181,6 @@ class Run(Settings):
         if self.pruner.program != "after_training":
             return self.steps
         return self.dense_steps + sum(self.retrained(self.retraining, n).steps for n in range(1, len(self.rounds) + 1))
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that make this run what it is, spelled out; what means nothing here is left out."""
-        after, anew = self.pruner.program == "after_training", self.control in ANEW
-        said: dict[str, Any] = {
-            "model": self.model,
-            "initialiser": self.initialiser if not self.weights or (self.rounds and self.control in DRAWN) else None,
-            "weights": self.weights and {"sha256": self.weights, "as": self.weights_as if after else "init"},
-            "data": self.data,
-            "prunable": self.prunable,
-            "select": self.select if self.select == "last" else {"by": self.select, "every": self.every},
-        }
-        if self.recalibrate:
-            said["recalibrate"] = self.recalibrate
-        if self.corruptions:
-            said["corruptions"] = self.corruptions
-        if self.ticket:
-            fresh = self.ticket.output == "fresh"
-            said |= {"initialiser": self.initialiser if fresh else None, "weights": None, "seed": self.seed}
-            return said | {"train": self.recipe, "steps": self.steps, "ticket": self.ticket}
-        if not self.dense_steps and not self.rounds:  # a network as it is
-            said |= {"weights": self.weights and {"sha256": self.weights}, "seed": None if self.weights else self.seed}
-            return said | {"data": replace(self.data, augment=Augment()), "select": "last"}
-        said["seed"] = self.seed
-        longer = self.control == "longer" and bool(self.rounds)
-        if longer:
-            said |= {"train": self.recipe.stretched(self.steps, self.whole_steps), "steps": self.whole_steps}
-        elif not self.given_dense or not after or anew:
-            said |= {"train": self.trained_by if self.sparsify else self.recipe, "steps": self.steps}
-        pair = self.soup.name == "instability"
-        if longer or not (self.rounds or pair):
-            return said | {"weights": self.weights and {"sha256": self.weights, "as": "init"}}
-        if self.rounds:
-            said |= {
-                "pruner": self.pruner,
-                "allocation": self.sparsify.allocation if self.sparsify else self.allocation,
-                "rounds": [d and str(d) for d in self.rounds],
-                "control": self.control,
-            }
-        if self.allocation.name == "by_kind":
-            said["rates_applied"] = self.rates_applied
-        if anew and self.fresh_steps != self.steps:
-            said["control_steps"] = self.fresh_steps
-        if after and (pair or len(self.rounds) > anew):
-            copies = [self._said_of(how, max(1, len(self.rounds) - anew)) for how in self.copies]
-            said["retrain"] = copies[0]
-            if len(copies) > 1:
-                said |= {"retrain": sorted(copies, key=canonical), "soup": self._said_of_soup()}
-        return said
-
-    def _said_of(self, how: Retrain, rounds: int) -> Any:
-        """A copy's retraining, round by round where rounds differ."""
-        end = self.rewind.to == "none" or (self.rewind_step == self.steps and rounds == 1)
-        each = []
-        for number in range(1, rounds + 1) if how.total is not None else (1,):
-            plan = self.retrained(how, number)
-            said: dict[str, Any] = {
-                "from": "end" if end else self.rewind_step,
-                "first": plan.first,
-                "steps": plan.steps,
-                "recipe": plan.recipe,
-                "moments": "keep" if end and plan.moments == "restore" else plan.moments,
-                "batches": "its own" if plan.own else "of the dense run",
-            }
-            each.append(said | ({"adapt": plan.adapt} if plan.adapt else {}))
-        return each[0] if all(canonical(one) == canonical(each[0]) for one in each) else each
-
-    def _said_of_soup(self) -> dict[str, Any]:
-        name = "uniform" if self.soup.name == "reprune" and len(self.rounds) == 1 else self.soup.name
-        said: dict[str, Any] = {"name": name, "batches": "of each copy" if self.soup.vary == "seed" else "alike"}
-        if name == "instability":
-            said |= {"points": self.soup.points, "splits": self.soup.splits}
-        return said | ({"accept": self.soup.accept} if name == "greedy" else {})
 
     # ---- pieces of programs
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lthbench.base.errors import UserError
 from lthbench.engine.graph import Ref, Stage, recalled
+from lthbench.programs.identity import identity
 from lthbench.programs.run import Experiment, Found, Run
 from lthbench.stages import train as trajectory
 from lthbench.stages.ticket import ticket
@@ -43,7 +44,7 @@ def named(source: Experiment, output: str) -> Found:
 
 def found_by(source: Experiment) -> tuple[Ref, Stage]:
     """The ticket that a run finds: its initial state and its mask."""
-    role, step, mask = parts("ticket: the run that finds it", source.roles, source.run.identity())
+    role, step, mask = parts("ticket: the run that finds it", source.roles, identity(source.run))
     start = source.roles[role]
     return trajectory.at(start.stage, step) if step else start, source.roles[mask].stage
 

@@ -33,6 +33,7 @@ from lthbench.engine.graph import Stage
 from lthbench.engine.runner import Outcome
 from lthbench.engine.store import Output, Store
 from lthbench.programs import Experiment
+from lthbench.programs.identity import identity
 from lthbench.stages.train import Train
 from lthbench.tracking.parts import clear_torn, note, sent
 
@@ -210,7 +211,7 @@ class _Run:
     def __init__(self, mirror: Mirror, experiment: Experiment) -> None:
         self.mirror, self.experiment = mirror, experiment
         run = experiment.run
-        config = json.loads(canonical(run.identity())) | {"id": experiment.id, "lthbench": __version__}
+        config = json.loads(canonical(identity(run))) | {"id": experiment.id, "lthbench": __version__}
         config["sparsity"] = run.sparsity
         tags = [run.model.name, run.data.name]
         name = f"{run.model.name} dense, seed {run.seed}"

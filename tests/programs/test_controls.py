@@ -14,6 +14,7 @@ from lthbench.evaluation.counts import multiply_adds
 from lthbench.models import ModelSettings
 from lthbench.programs import experiment
 from lthbench.programs.controls import ANEW, CONTROLS
+from lthbench.programs.identity import identity
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.scoring import Scoring
 from lthbench.stages import KINDS
@@ -224,7 +225,7 @@ def test_longer_is_the_dense_network_for_the_whole_pipelines_epochs(store):
     assert stages(run, kind="prune") == []
     assert final.stage.settings.recipe.schedule == LrSchedule("step", (50, 75))
     told = experiment(small(sparsity="0", recipe=final.stage.settings.recipe, steps=100))
-    assert told.id == experiment(run).id and told.run.identity() == run.identity()
+    assert told.id == experiment(run).id and identity(told.run) == identity(run)
     at_init = run_of("longer", program="at_init")
     assert experiment(at_init).id == experiment(small(sparsity="0", recipe=STILL)).id
 

@@ -11,6 +11,7 @@ from lthbench.base.settings import canonical
 from lthbench.engine.store import Store
 from lthbench.launch import local
 from lthbench.programs import experiment, record
+from lthbench.programs.identity import identity
 
 RUN = small("early", "0.36", schedule="iterative", every=20)
 FREE = {"curves", "cost", "environment"}
@@ -31,7 +32,7 @@ def result(out):
 def test_the_record_says_what_was_asked_and_what_came_out(made):
     found, run = result(made), experiment(RUN)
     assert found["schema"] == record.SCHEMA and found["id"] == run.id and found["seed"] == 0
-    assert found["config"] == json.loads(canonical(RUN.identity()))
+    assert found["config"] == json.loads(canonical(identity(RUN)))
     assert found["stages"] == {role: ref.ref for role, ref in run.roles.items()}
     assert found["stages"]["dense"].endswith("@40") and found["stages"]["result"] == run.id
     assert found["sparsity"]["prunable"] == {"removed": 835, "total": 2320}

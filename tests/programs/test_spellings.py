@@ -14,6 +14,7 @@ from lthbench.models import ModelSettings
 from lthbench.programs import experiment
 from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.controls import CONTROLS
+from lthbench.programs.identity import identity
 from lthbench.training.recipe import LrSchedule
 
 RESNET = ModelSettings.of("resnet_20", {"width": 0.25}, MODEL.shape, MODEL.classes)
@@ -76,7 +77,7 @@ def names(words):
         return None
     if run.given_dense and run.rounds and run.pruner.program == "after_training" and not run.first_round.first:
         return None  # given weights, pruned once and trained for the whole schedule: the same run as at initialisation
-    return experiment(run).id, canonical(run.identity())
+    return experiment(run).id, canonical(identity(run))
 
 
 @settings(max_examples=250)
