@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conf_files import GROUPS
-from conftest import Command
+from cli.conftest import Command
 
 from lthbench.cli.compose import composer
 from lthbench.cli.tables import read
