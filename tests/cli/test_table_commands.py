@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conf_files import GROUPS
 from cli.conftest import Command
+from conf_files import GROUPS
 
 from lthbench.cli.compose import composer
 from lthbench.cli.tables import read
