@@ -139,7 +139,7 @@ def _lines(rows: list[dict[str, Any]]) -> list[list[str]]:
         empty = ", ".join(row["empty"][:2]) + (f" and {n} more" if (n := len(row["empty"]) - 2) > 0 else "")
         empty = (empty or "(fewer weights than layers)") + (" (still connected)" if row["connected"] else "")
         bound = "" if row["nested"] or not row["empty"] else "≥ "
-        reached = f"{bound}10^{row['log10']:.2f} ({10 ** row['log10']:,.0f})"
+        reached = f"{bound}10^{row['log10']:.2f} ({row['total'] / row['kept']:,.0f})"
         kept, most = f"{row['kept']:,} of {row['total']:,}", f"{row['total'] / row['layers']:,.0f}"
         lines.append([row["method"], str(row["seed"]), reached, kept, most, empty])
     return lines

@@ -317,6 +317,7 @@ def _pruner(section: Config, seed: int, data: DataSettings, structure: Config, r
     if criterion.known.data:
         how |= {"data": replace(data, augment=Augment()), "seed": seed}
     scoring = build(Scoring, how, "pruner")
+    criterion.known.check(criterion.args, scoring)
     return Pruner(criterion, program, None if scoring == Scoring() else scoring, together)
 
 

@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lthbench.base.errors import near
-
 if TYPE_CHECKING:
     from lthbench.pruning.criteria import Subject
-
-LABELS = {"all": "Gauss-Newton", "given": "empirical Fisher"}
 
 
 def rows(net: Subject, labels: str) -> Iterator[dict[str, Tensor]]:
@@ -25,8 +21,6 @@ def rows(net: Subject, labels: str) -> Iterator[dict[str, Tensor]]:
     linear in the weights of one layer, so that there `all` is the layer's block of the Hessian itself.
     Raises ValueError for networks whose BatchNorm would normalise a single image by itself.
     """
-    if labels not in LABELS:
-        raise ValueError(f"pruner.labels: unknown choice '{labels}'{near(labels, LABELS)}")
     if any(m.training for m in net.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)):
         raise ValueError("gradients of single images need pruner.mode=eval")
     weights = list(net.weights.values())

@@ -154,6 +154,14 @@ EXACT = [
     ("schedule=oneshot sparsity=0.999995", "sparsity: of 50200 prunable weights less than one would stay"),
     ("pruner=snip pruner.batch=1500", "pruner.batch: 1500 images are asked for, 1437 are there"),
     ("pruner=grasp pruner.per_class=150", "pruner.per_class: 1500 images are asked for, 1437 are there"),
+    (
+        "pruner=synflow pruner.mode=train",
+        "pruner.mode: synflow needs eval; BatchNorm over one image of ones leaves no flow",
+    ),
+    ("pruner=prospr pruner.steps=-3", "pruner.steps: -3 is negative"),
+    ("pruner=prospr pruner.batches=2", "pruner.batches: 2 for 3 steps; 1 for all, or 4, one each and one after"),
+    ("pruner=obd pruner.labels=foo", "pruner.labels: unknown choice 'foo'; choose from all, given"),
+    ("pruner=obs pruner.mode=train", "pruner.mode: gradients of single images need eval"),
     ("pruner=snip pruner.mode=evl", "pruner.mode: unknown choice 'evl'; choose from eval, train"),
     ("control=freeze_zero rewind=lr", "control=freeze_zero needs training before pruning, and rewind=init or early"),
     (

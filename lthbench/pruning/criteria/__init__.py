@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from lthbench.pruning.scoring import Scoring
+
 
 class Undeclared:
     """In place of what a criterion did not say it looks at: any use explains how to say it."""
@@ -75,11 +77,19 @@ class Subject:
         return total
 
 
+Check = Callable[[Mapping[str, Any], "Scoring"], None]
+
+
+def unchecked(settings: Mapping[str, Any], how: Scoring) -> None:
+    """Whatever is said means something."""
+
+
 @dataclass(frozen=True)
 class Criterion:
     """A registered criterion. `random`: its scores depend on the seed; `data`: on images; `initial`: on the
     initial weights too. `updates`: it gives scores and a function from the mask chosen by them to new weights.
-    `later`: settings that came after ids existed, in none while they have the function's default."""
+    `later`: settings that came after ids existed, in none while they have the function's default. `check` raises a
+    UserError for settings, of its own or of how it is scored, that mean nothing."""
 
     name: str
     version: int
@@ -90,6 +100,7 @@ class Criterion:
     initial: bool
     updates: bool
     later: frozenset[str]
+    check: Check
 
     def look(self, net: Subject, **settings: Any) -> tuple[dict[str, Tensor], Update | None]:
         """Scores, and how what stays is changed once the mask is chosen, if it is."""
@@ -114,19 +125,31 @@ def criterion(
     initial: bool = False,
     updates: bool = False,
     later: Iterable[str] = (),
+    check: Check = unchecked,
 ) -> Callable[[Any], Any]:
     """Register the decorated function; raise `version` when its numbers change (a file of one's own has none: its
     content names it)."""
 
     def register(score: Callable[..., Any]) -> Callable[..., Any]:
         what = ((score.__doc__ or "").strip().splitlines() or [""])[0]
-        made = Criterion(name, version, score, what, random, data, initial, updates, frozenset(later))
+        made = Criterion(name, version, score, what, random, data, initial, updates, frozenset(later), check)
         score.criterion = made  # type: ignore[attr-defined]
         if score.__module__.startswith(__name__):  # a file of one's own hides nothing that is here
             CRITERIA[name] = made
         return score
 
     return register
+
+
+LABELS = {"all": "Gauss-Newton", "given": "empirical Fisher"}  # whose curvature; see lthbench/pruning/curvature.py
+
+
+def check_curvature(settings: Mapping[str, Any], how: Scoring) -> None:
+    """Raise a UserError where the gradients of single images cannot be had."""
+    if settings.get("labels", "all") not in LABELS:
+        raise UserError(f"pruner.labels: unknown choice '{settings['labels']}'{near(settings['labels'], LABELS)}")
+    if how.mode != "eval":
+        raise UserError("pruner.mode: gradients of single images need eval")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ all`), which for piecewise linear networks is the Hessian's own, at one backward
 empirical Fisher matrix (`labels: given`), at one an image. Both are never negative.
 """
 
-from lthbench.pruning.criteria import Subject, criterion
+from lthbench.pruning.criteria import Subject, check_curvature, criterion
 
 
-@criterion("obd", version=1, data=True)
+@criterion("obd", version=1, data=True, check=check_curvature)
 def obd(net: Subject, labels: str = "all"):  # type: ignore[no-untyped-def]
     """h w^2 / 2, h the diagonal of the Hessian: the loss that removing the weight costs."""
     import torch

@@ -7,10 +7,12 @@ that stay take up what the others leave: the joint minimum over each block, wher
 updates. Deviation: gradients of single images, not means over mini-batches.
 """
 
-from lthbench.pruning.criteria import Subject, criterion
+from lthbench.pruning.criteria import Subject, check_curvature, criterion
+
+LARGEST = 10_000  # weights in a block: its matrix is 0.8 GB in float64, and inverting it takes a minute
 
 
-@criterion("obs", version=1, data=True, updates=True)
+@criterion("obs", version=1, data=True, updates=True, check=check_curvature)
 def obs(net: Subject, block: int = 50, damping: float = 1e-7, labels: str = "given"):  # type: ignore[no-untyped-def]
     """w^2 / (2 [F^-1]_ww): the loss that removal costs once the other weights have made up for it."""
     import torch
@@ -21,6 +23,8 @@ def obs(net: Subject, block: int = 50, damping: float = 1e-7, labels: str = "giv
     curvature = {}
     for name, w in net.weights.items():
         size = min(block or w.numel(), w.numel())
+        if size > LARGEST:
+            raise ValueError(f"pruner.block: {size:,} weights of {name} at once are more than {LARGEST:,}")
         curvature[name] = w.new_zeros(-(-w.numel() // size), size, size)  # (blocks, size, size)
     for row in rows(net, labels):
         for name, a in row.items():

@@ -2,16 +2,27 @@
 
 The masked initial weights m w take `steps` SGD steps; the score is |dL/dm| of the loss after them at m = 1. With
 `first_order` the derivative of the trained weights by the initial ones is taken as the identity: |w dL/dw_trained|.
-One scoring batch is used for all steps; with more, step i takes batch i and the loss the last.
+One scoring batch is used for all steps; with steps + 1, step i takes batch i and the loss the last.
 
 The published code does otherwise: with momentum it detaches the first momentum buffer, so that step 1 contributes no
 derivative (`detach_first_momentum`), and its command line takes momentum 0 and one batch for all steps.
 """
 
+from lthbench.base.errors import UserError
 from lthbench.pruning.criteria import Subject, criterion
 
 
-@criterion("prospr", version=1, data=True)
+def check(settings, how) -> None:  # type: ignore[no-untyped-def]
+    """Raise a UserError for steps that cannot be taken, and for batches that are too few or too many for them."""
+    if (steps := settings.get("steps", 3)) < 0:
+        raise UserError(f"pruner.steps: {steps} is negative")
+    if how.batches not in (1, steps + 1):
+        raise UserError(
+            f"pruner.batches: {how.batches} for {steps} steps; 1 for all, or {steps + 1}, one each and one after"
+        )
+
+
+@criterion("prospr", version=1, data=True, check=check)
 def prospr(  # type: ignore[no-untyped-def]
     net: Subject,
     steps: int = 3,

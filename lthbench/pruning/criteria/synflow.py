@@ -7,10 +7,17 @@ The published code does otherwise: float32 (`dtype`; R overflows it on deep netw
 positive, which at initialisation changes nothing; here they count as (0, 1), so that trained networks score too.
 """
 
+from lthbench.base.errors import UserError
 from lthbench.pruning.criteria import Subject, criterion
 
 
-@criterion("synflow", version=1)
+def check(settings, how) -> None:  # type: ignore[no-untyped-def]
+    """Raise a UserError where BatchNorm would normalise the flow away."""
+    if how.mode != "eval":
+        raise UserError("pruner.mode: synflow needs eval; BatchNorm over one image of ones leaves no flow")
+
+
+@criterion("synflow", version=1, check=check)
 def synflow(net: Subject):  # type: ignore[no-untyped-def]
     """|w| dR/d|w|: the share of the synaptic flow that runs through the weight; needs no data."""
     import torch
