@@ -36,7 +36,7 @@ def report(words: Sequence[str]) -> int:
         "  out=DIR,DIR       results of several machines as one; the leaderboards go to the first\n"
         "  pruner=FILE.py    all tables, with your own method in each\n"
         "  archive=DIR       one leaderboard and all runs it rests on, to keep: md, csv, png, runs.jsonl.gz\n"
-        "  from=DIR          put the runs of such an archive among the results first",
+        "  from=DIR,DIR      put the runs of such archives among the results first",
     )
     arguments.add_argument(
         "overrides", nargs="*", help="a command's overrides (table=NAME, out=DIR, -m ...); none: all tables"
@@ -52,10 +52,12 @@ def report(words: Sequence[str]) -> int:
         places = [o for o in overrides if o.startswith(PLACES)]
         said = [o for o in overrides if o not in places]
         outs = out_folders(compose, places)
-        if source is not None:
-            if not (Path(source) / write.RUNS).is_file():
-                raise UserError(f"from: no {write.RUNS} in '{source}'")
-            write.unpack(Path(source), outs[0] / "runs")
+        archives = [Path(folder) for folder in (source or "").split(",") if folder]
+        for folder in archives:
+            if not (folder / write.RUNS).is_file():
+                raise UserError(f"from: no {write.RUNS} in '{folder}'")
+        for folder in archives:
+            write.unpack(folder, outs[0] / "runs")
         for out in outs:
             if not (out / "runs").is_dir():
                 raise UserError(f"no results in '{out}'; run something first, or say out=DIR")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lthbench.base.units import duration, readable
 from lthbench.report import compared
 from lthbench.report.board import EVERYTHING, LINES, Board, Entry
-from lthbench.report.plot import drawing
+from lthbench.report.plot import caption, drawing
 from lthbench.report.quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -201,10 +201,8 @@ def _pictures(board: Board) -> list[Row]:
         entries = [e for e in board.entries if e.block == block]
         if any(e.runs for e in entries):
             name = f"{board.title}{', ' if block else ''}{block}"
-            caption = f"{QUANTITIES[board.quantity][0]} against what remains of the prunable weights"
-            made.append(
-                {"svg": Markup(drawing(board, entries, name)), "caption": f"{block + ': ' if block else ''}{caption}."}
-            )
+            says = f"{block + ': ' if block else ''}{caption(board, entries)}."
+            made.append({"svg": Markup(drawing(board, entries, name)), "caption": says})
     return made
 
 

@@ -43,8 +43,20 @@ def drawing(board: Board, entries: Sequence[Entry], name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
     referred = set(re.findall(r"#([\w-]+)", text))
     text = re.sub(r' id="([\w.-]+)"', lambda m: m.group() if m[1] in referred else "", text)
-    label = escape(f"{name}: {QUANTITIES[board.quantity][0]} against what remains of the prunable weights")
+    label = escape(f"{name}: {caption(board, entries)}")
     return text.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def caption(board: Board, entries: Sequence[Entry]) -> str:
+    """What a picture of some cells shows."""
+    shown = QUANTITIES[board.quantity][0]
+    return f"{shown} by method" if _by_methods(entries) else f"{shown} against what remains of the prunable weights"
+
+
+def _by_methods(entries: Sequence[Entry]) -> bool:
+    """Whether all cells are of one sparsity, so that methods stand beside each other and there are no lines."""
+    with_runs = [e for e in entries if e.runs]
+    return len({e.asked for e in with_runs if e.sparsity}) == 1 and len({e.label for e in with_runs}) > 2
 
 
 def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequence[str]) -> Any:
@@ -54,7 +66,7 @@ def _figure(board: Board, entries: Sequence[Entry], title: str, colours: Sequenc
     from matplotlib.figure import Figure
 
     with_runs = [e for e in entries if e.runs]
-    by_method = len({e.asked for e in with_runs if e.sparsity}) == 1 and len({e.label for e in with_runs}) > 2
+    by_method = _by_methods(entries)
     height = max(4.6, 1.2 + 0.24 * len(with_runs)) if by_method else 4.6
     figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained" if by_method else None)
     # a layout engine draws all twice: only where names of methods take the room that they need
