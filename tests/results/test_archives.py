@@ -1,5 +1,6 @@
 """What is committed under results/ is what its runs say: every leaderboard is made again and compared."""
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -33,3 +34,10 @@ def test_the_committed_critical_compressions_are_those_of_their_table(tmp_path, 
     here = ("lthbench ", "    python -m")  # versions, and where it was written
     pages = [[line for line in p.read_text().splitlines() if not line.startswith(here)] for p in (made, committed)]
     assert pages[0] == pages[1]
+
+
+def test_several_archives_become_one_set_of_results(tmp_path, capsys):
+    folders = [RESULTS / name for name in ("demo", "at_init_mnist")]
+    assert main(["report", "table=demo", f"from={folders[0]},{folders[1]}", f"out={tmp_path}"]) == 0
+    kept = [gzip.decompress((folder / RUNS).read_bytes()).splitlines() for folder in folders]
+    assert len(list((tmp_path / "runs").glob("*.json"))) == sum(map(len, kept))
