@@ -50,6 +50,7 @@ SUBCOMMANDS = {
     "store": ("storing", "run"),
     "sync": ("syncing", "run"),
     "task": ("task", "run"),
+    "trace": ("tracing", "run"),
 }
 
 

@@ -26,13 +26,15 @@ class Barriers:
 
     def text(self, split: str) -> str:
         """Mean and sample standard deviation."""
-        return _mean_and_sd(self.barriers.get(split, []))
+        return mean_and_sd(self.barriers.get(split, []))
 
 
-def _mean_and_sd(values: list[float]) -> str:
+def mean_and_sd(values: list[float], digits: str = ".2f") -> str:
+    """Mean and sample standard deviation as text."""
     if not values:
         return "none"
-    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+    spread = f" ± {statistics.stdev(values):{digits}}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{digits}}{spread}"
 
 
 def barriers(results: Iterable[dict[str, Any]]) -> list[Barriers]:
@@ -61,7 +63,7 @@ def table(rows: list[Barriers]) -> tuple[list[str], list[list[str]]]:
         n = len(row.accuracies)
         shown = [row.text(split) for split in splits]
         place = [row.network, f"{100 * row.sparsity:.4g} %", str(row.k), str(n)]
-        cells.append([*place, *shown, _mean_and_sd(row.accuracies)])
+        cells.append([*place, *shown, mean_and_sd(row.accuracies)])
     return head, cells
 
 
@@ -106,7 +108,7 @@ def plot_barriers(title: str, rows: list[Barriers], split: str = "test") -> byte
     axes.set_ylabel(f"{split} error barrier, percentage points")
     axes.set_title(title, loc="left", fontsize=11)
     axes.legend(fontsize=8, frameon=False, title=f"mean ± sd, n = {_counts(rows)}", title_fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def plot_line(title: str, found: dict[str, Any]) -> bytes:
@@ -121,7 +123,7 @@ def plot_line(title: str, found: dict[str, Any]) -> bytes:
     axes.set_ylabel("error, %")
     axes.set_title(title, loc="left", fontsize=11)
     axes.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def splits(lines: dict[str, Any]) -> list[str]:
@@ -146,7 +148,8 @@ def _figure() -> tuple[Any, Any]:
     return figure, axes
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """A figure as the bytes of a PNG file, the same for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -4,6 +4,7 @@ A kind is one file: its settings, its version (raise it when its numbers change)
 stage's name, and `compute`, which makes the result. Constructors are pure and import no torch.
 """
 
-from lthbench.stages import average, connect, control, evaluate, init, prune, ticket, train
+from lthbench.stages import average, connect, control, evaluate, init, prune, ticket, trace, train
 
-KINDS = {module.KIND: module.compute for module in (init, train, prune, control, average, connect, evaluate, ticket)}
+_MODULES = (init, train, prune, control, average, connect, evaluate, ticket, trace)
+KINDS = {module.KIND: module.compute for module in _MODULES}
