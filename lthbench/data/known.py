@@ -198,7 +198,7 @@ _STANDIN = {
     for name, s in SETS.items()
 }
 _STANDIN["standin_imagenet"] = DataSet(
-    (3, 32, 32), 1000, {"official": Version(4000, 1000)}, "made-up images of imagenet's classes, smaller"
+    (3, 16, 16), 1000, {"official": Version(4000, 1000)}, "made-up images of imagenet's classes, smaller"
 )
 CHOICES = (*SETS, *FOLDERS)  # what one names; a stand-in is what a scale takes in its place
 SETS |= _STANDIN

@@ -15,11 +15,16 @@ Shape = tuple[int, int, int]
 SMALL = 64  # images up to this size get the small stem
 
 
-def _torchvision(name: str, shape: Shape, classes: int) -> nn.Module:
-    """torchvision's network; small images get a 3x3 stem without pooling, as usual on CIFAR."""
-    from torchvision import models
+def _torchvision(block: str, blocks: list[int], shape: Shape, classes: int, width: float) -> nn.Module:
+    """torchvision's ResNet; small images get a 3x3 stem without pooling, as usual on CIFAR."""
+    from torchvision.models import resnet
 
-    net: nn.Module = getattr(models, name)(num_classes=classes)
+    class Net(resnet.ResNet):
+        def _make_layer(self, block: Any, planes: int, *args: Any, **words: Any) -> nn.Sequential:
+            return super()._make_layer(block, max(1, round(planes * width)), *args, **words)
+
+    net = Net(getattr(resnet, block), blocks, num_classes=classes)
+    net.fc = nn.Linear(net.inplanes, classes)
     if max(shape[1:]) <= SMALL:
         net.conv1 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
         net.maxpool = nn.Identity()
@@ -28,14 +33,15 @@ def _torchvision(name: str, shape: Shape, classes: int) -> nn.Module:
     return net
 
 
-def resnet_18(shape: Shape, classes: int) -> nn.Module:
-    """ResNet-18 (He et al. 2016), large or small stem by the size of the images."""
-    return _torchvision("resnet18", shape, classes)
+def resnet_18(shape: Shape, classes: int, width: float = 1.0) -> nn.Module:
+    """ResNet-18 (He et al. 2016), large or small stem by the size of the images; `width` multiplies the channels after
+    the stem."""
+    return _torchvision("BasicBlock", [2, 2, 2, 2], shape, classes, width)
 
 
-def resnet_50(shape: Shape, classes: int) -> nn.Module:
-    """ResNet-50."""
-    return _torchvision("resnet50", shape, classes)
+def resnet_50(shape: Shape, classes: int, width: float = 1.0) -> nn.Module:
+    """ResNet-50; `width` as above."""
+    return _torchvision("Bottleneck", [3, 4, 6, 3], shape, classes, width)
 
 
 def timm(shape: Shape, classes: int, name: str, version: str, pretrained: bool = False) -> nn.Module:
