@@ -84,7 +84,8 @@ class _Page:
         left_out = ["", f"Not measured here: {', '.join(self.left_out)}."] if self.left_out else []
         lines = [
             "# How fast", "",
-            "Medians over interleaved blocks on one machine, one thread. Figures without a unit are ratios.",
+            "Medians over n interleaved blocks on one machine, one thread; n is small for whole commands and for what",
+            "takes half a minute. Figures without a unit are ratios.",
             "Images are random bytes of the sets' shapes: what they show changes no time.", "",
             *self.HEAD, *map(self._line, self.made), *left_out, "", made_with, "", f"    {self.command}", "",
         ]  # fmt: skip

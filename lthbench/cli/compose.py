@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lthbench.base.errors import UserError, near
+from lthbench.cli.subcommands import SUBCOMMANDS
 from lthbench.pruning.own import defaults
 
 Config = dict[str, Any]
@@ -84,7 +85,8 @@ class Composer:
         """Parse one override string."""
         if line not in self._parsed:
             if line.lstrip("+~").partition("=")[0] == "" or ("=" not in line and not line.startswith("~")):
-                raise UserError(f"'{line}' is no setting; settings are key=value")
+                first = f"; '{line}' comes first: lthbench {line} ..." if line in SUBCOMMANDS else ""
+                raise UserError(f"'{line}' is no setting; settings are key=value{first}")
             try:
                 self._parsed[line] = self.parser.parse_override(line)
             except HydraException as error:
@@ -262,7 +264,8 @@ def _nearest(config: Config, parts: list[str]) -> str:
         if not isinstance(node, dict):
             return ""
         if part not in node:
-            return near(part, [*node, "table"] if node is config else node)
+            above = "".join(f"{p}." for p in parts[: parts.index(part)])
+            return near(part, [*node, "table"] if node is config else node, above)
         node = node[part]
     return ""
 
@@ -302,6 +305,7 @@ def _line(error: BaseException) -> str:
             known = [str(k) for k in link.parent_node] if isinstance(link.parent_node, Iterable) else []
             kind = type(link).__name__
             if kind in ("ConfigKeyError", "ConfigAttributeError"):
-                return f"unknown key '{link.full_key}'{near(str(link.key), known)}"
+                above = str(link.full_key).removesuffix(str(link.key))
+                return f"unknown key '{link.full_key}'{near(str(link.key), known, above)}"
             return f"{link.full_key}: {str(link.msg or link).splitlines()[0]}"
     return str(error).splitlines()[0]

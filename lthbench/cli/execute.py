@@ -76,9 +76,11 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         print(out / "runs" / f"{runs[0].id}.json")
     for line in found.remarks:
         say(line)
-    for stage, reason in outcome.failed.items():
+    for stage, reason in outcome.causes.items():
         say(f"failed: {stage!r}: {reason}")
     if outcome.failed:
+        if waiting := len(outcome.failed) - len(outcome.causes):
+            say(f"{_count(waiting, 'stage')} that need these could not be computed")
         say("where it happened: lthbench store explain ID")
     print(outcome)
     return 1 if outcome.failed else 0

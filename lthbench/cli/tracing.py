@@ -74,7 +74,7 @@ def run(words: Sequence[str]) -> int:
         if stage not in outcome.failed:
             name = _name(cell, grid.cells)
             lines.setdefault(name, traces.Line(name)).seeds[cell.seed] = steps, store.output(stage)
-    for failed, reason in outcome.failed.items():
+    for failed, reason in outcome.causes.items():
         say(f"failed: {failed!r}: {reason}")
     if lines:
         about = f"On {parsed.images} training images (kernels: {parsed.kernel}), the same for runs of one seed."

@@ -72,6 +72,9 @@ class Job:
         return self.store.read(ref.stage.id, name)
 
 
+_NEEDS = "needs "  # how the reason of a stage begins that lacks an input
+
+
 @dataclass
 class Outcome:
     """What a command did: distinct stages asked for, computed by it, and failed with their reasons.
@@ -84,6 +87,11 @@ class Outcome:
     failed: dict[Stage, str] = field(default_factory=dict)
     stopped: bool = False
     waiting: set[Stage] = field(default_factory=set)
+
+    @property
+    def causes(self) -> dict[Stage, str]:
+        """What failed by itself, not for want of something that had failed."""
+        return {stage: reason for stage, reason in self.failed.items() if not reason.startswith(_NEEDS)}
 
     def __str__(self) -> str:
         reused = self.asked - len(self.computed) - len(self.failed)
@@ -205,7 +213,7 @@ class Runner:
             return True
         for needed, _ in work.inputs_needed:
             if needed in outcome.failed:
-                outcome.failed[work.stage] = f"needs {needed!r}, which failed"
+                outcome.failed[work.stage] = f"{_NEEDS}{needed!r}, which failed"
                 return True
         return False
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import warnings
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from torch import nn
 
@@ -19,7 +22,7 @@ def _torchvision(block: str, blocks: list[int], shape: Shape, classes: int, widt
     """torchvision's ResNet; small images get a 3x3 stem without pooling, as usual on CIFAR."""
     from torchvision.models import resnet
 
-    class Net(resnet.ResNet):
+    class Net(resnet.ResNet):  # type: ignore[misc]
         def _make_layer(self, block: Any, planes: int, *args: Any, **words: Any) -> nn.Sequential:
             return super()._make_layer(block, max(1, round(planes * width)), *args, **words)
 
@@ -50,6 +53,8 @@ def timm(shape: Shape, classes: int, name: str, version: str, pretrained: bool =
 
     if not library.is_model(name):
         raise UserError(f"model.name: timm has no '{name}'{near(name, library.list_models())}")
+    if pretrained:
+        _reachable(name)
     sizes: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0], "pretrained": pretrained}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -63,6 +68,23 @@ def timm(shape: Shape, classes: int, name: str, version: str, pretrained: bool =
                 raise
             raise UserError(f"timm's weights for '{name}' cannot be had: {str(error).splitlines()[0]}") from None
     return net
+
+
+def _reachable(name: str) -> None:
+    """Raise a UserError, instead of a minute of retries, where the weights are not here and their host is not there."""
+    import timm as library
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    source = library.get_pretrained_cfg(name)
+    hub = getattr(source, "hf_hub_id", None)
+    files = ("model.safetensors", "pytorch_model.bin")
+    if not hub or any(isinstance(try_to_load_from_cache(hub, file), str) for file in files) or getproxies():
+        return
+    host = urlsplit(constants.ENDPOINT).hostname
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError as error:
+        raise UserError(f"timm's weights for '{name}' cannot be had: no connection to {host}: {error}") from None
 
 
 def file(shape: Shape, classes: int, sha256: str, **arguments: object) -> nn.Module:

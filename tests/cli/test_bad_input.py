@@ -46,9 +46,9 @@ def test_unknown_option_names_the_nearest(group: str, refused: Refused):
     ("key", "hint"),
     [
         ("sparsty", "; did you mean 'sparsity'?"),
-        ("train.schedule.knd", "; did you mean 'kind'?"),
+        ("train.schedule.knd", "; did you mean 'train.schedule.kind'?"),
         ("rewind.steps", "; choose from k, to, unit"),
-        ("dataset.augment.flp", "; did you mean 'flip'?"),
+        ("dataset.augment.flp", "; did you mean 'dataset.augment.flip'?"),
         ("trian.lr", "; did you mean 'train'?"),
         ("seed.x", ""),
     ],
@@ -213,7 +213,7 @@ EXACT = [
     ("table=demo rewind=erly", "no option 'erly' in group 'rewind'; did you mean 'early'?"),
     # words and flags
     ("lst", "unknown subcommand 'lst'; did you mean 'list'?; settings are key=value"),
-    ("seed=0 list", "'list' is no setting; settings are key=value"),
+    ("seed=0 list", "'list' is no setting; settings are key=value; 'list' comes first: lthbench list ..."),
     ("=3", "'=3' is no setting; settings are key=value"),
     ("--foo", "unknown flag '--foo'; see --help"),
     ("--config-dir", "--config-dir needs a value"),

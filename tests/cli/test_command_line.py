@@ -89,7 +89,7 @@ def test_a_group_of_values_at_once(run):
     """As in Hydra, a mapping is merged into what is there."""
     assert run("plan 'train.schedule={kind:step,milestones:[10]}'").code == 0
     said = run("plan 'train.schedule={kind:step,milestnes:[10]}'")
-    assert said.err == "lthbench: unknown key 'train.schedule.milestnes'; did you mean 'milestones'?\n"
+    assert said.err == "lthbench: unknown key 'train.schedule.milestnes'; did you mean 'train.schedule.milestones'?\n"
 
 
 # ---- Hydra's own doings

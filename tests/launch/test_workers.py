@@ -100,9 +100,10 @@ def test_killed_holders_are_replaced(tmp_path, undisturbed, hosts):
     assert contents(root) == undisturbed
 
 
-def test_a_stopped_holder_is_overtaken_and_comes_back(tmp_path, undisturbed):
+@pytest.mark.parametrize("hosts", [False, True], ids=["one host", "many hosts"])
+def test_a_stopped_holder_is_overtaken_and_comes_back(tmp_path, undisturbed, hosts):
     root, logged = tmp_path / "store", tmp_path / "log"
-    processes = start(root, logged, 3, hosts=True, expiry=0.8)
+    processes = start(root, logged, 3, hosts, expiry=0.8)
     wait_for(logged, 12)
     os.kill(processes[0].pid, signal.SIGSTOP)
     for process in processes[1:]:
