@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lthbench.published import Claim
 from lthbench.report.cases import Pair, pairs, quantity_of
-from lthbench.report.quantities import QUANTITIES
+from lthbench.report.quantities import QUANTITIES, partly_collapsed
 from lthbench.report.verdicts import ALPHA, holm
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ def _case(claim: Claim, quantity: str, pair: Pair) -> Case:
     made = replace(made, word="undecided", n=min(len(ours), len(theirs)) if right else len(ours))
     if not all(map(math.isfinite, [*ours.values(), *theirs.values()])):
         return replace(made, note="a result is not finite")
+    for entry in (left, right):
+        if entry is not None and (note := partly_collapsed(entry.runs)):
+            return replace(made, note=f"{_name(entry)}: {note}")
     paired = right is not None and set(ours) == set(theirs) and _share(left, right)
     others = [theirs[seed] for seed in ours] if paired else list(theirs.values())
     d, se, df = difference(list(ours.values()), others, paired)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lthbench.published import Claim, Paper, Published, Table, alike, is_at
 from lthbench.report.board import Board, Entry
 from lthbench.report.claims import judge
+from lthbench.report.quantities import partly_collapsed
 from lthbench.report.verdicts import Spread, Verdict, corrected, pooled, verdict
 
 COUNTED = 1.05  # printed sparsities are rounded; another way of counting is further off
@@ -136,17 +137,7 @@ def _unfit(entry: Entry) -> str:
             return f"sparsity {ours:.4g}, published for {entry.nominal:.4g}"
     if len(entry.runs) > 1 and len({run["final_weights_sha256"] for run in entry.runs}) == 1:
         return "identical runs: the seed is not used"
-    fallen = collapsed(entry.runs)
-    return f"collapsed {fallen}/{len(entry.runs)}" if 0 < fallen < len(entry.runs) else ""
-
-
-def collapsed(runs: Iterable[Mapping[str, Any]]) -> int:
-    """How many runs are below twice the accuracy of chance."""
-    fallen = 0
-    for run in runs:
-        accuracy, classes = run["metrics"]["test"]["accuracy"], run["config"]["data"]["classes"]
-        fallen += accuracy is not None and accuracy < 2 / classes
-    return fallen
+    return partly_collapsed(entry.runs)
 
 
 def _siblings(entry: Entry, entries: Sequence[Entry]) -> Spread | None:

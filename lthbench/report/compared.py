@@ -74,7 +74,7 @@ def case(c: Case) -> str:
     """One case of a claim in words."""
     against = f"{c.left} against {c.right}" if c.right else c.left
     if c.difference is None:
-        return f"{against}: {c.word}"
+        return f"{against}: {_words(c.word, c.note)}"
     between = "" if c.low is None or c.high is None else f" [{c.low:.2f}, {c.high:.2f}]"
     paired = ", paired" if c.paired else ""
     return f"{against}: {c.difference:+.2f}{between}, n = {c.n}{paired}, {_words(c.word, c.note)}"

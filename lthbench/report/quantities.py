@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Result = Mapping[str, Any]
@@ -52,3 +52,18 @@ QUANTITIES: dict[str, tuple[str, Callable[[Result], float]]] = {
 def _number(value: Any) -> float:
     """JSON has no NaN: null stands for it."""
     return math.nan if value is None else float(value)
+
+
+def partly_collapsed(runs: Sequence[Result]) -> str:
+    """How many runs have collapsed, in words, where some have and others have not: their mean is that of nothing."""
+    fallen = collapsed(runs)
+    return f"collapsed {fallen}/{len(runs)}" if 0 < fallen < len(runs) else ""
+
+
+def collapsed(runs: Iterable[Mapping[str, Any]]) -> int:
+    """How many runs are below twice the accuracy of chance."""
+    fallen = 0
+    for run in runs:
+        accuracy, classes = run["metrics"]["test"]["accuracy"], run["config"]["data"]["classes"]
+        fallen += accuracy is not None and accuracy < 2 / classes
+    return fallen

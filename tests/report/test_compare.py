@@ -118,7 +118,11 @@ def test_a_seed_that_is_not_used():
 def test_collapsed_runs_are_told_apart():
     runs = near()
     runs[1] = run(0.11, 1, removed=900)
-    assert said(compared(runs)) == ("undecided", "collapsed 1/3")
+    made = compared(runs)
+    assert said(made) == ("undecided", "collapsed 1/3")
+    (against_a, against_b) = made.claims[0].cases
+    assert (against_a.word, against_b.word) == ("undecided", "supported"), "half of a mean is no number to compare"
+    assert "collapsed 1/3" in against_a.note
     all_fallen = [run(x, s, removed=900) for s, x in enumerate((0.10, 0.11, 0.105))]
     assert said(compared(all_fallen))[0] == "differs"
 
