@@ -32,6 +32,7 @@ from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
+from lthbench.stages.share import Share
 from lthbench.stages.ticket import Ticket
 from lthbench.stages.train import Train
 
@@ -136,6 +137,7 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
     import torch
 
     from lthbench import models
+    from lthbench.compress import codebook
     from lthbench.data.read import verify
     from lthbench.evaluation.corruptions import frost_folder
     from lthbench.models import initialise
@@ -168,16 +170,23 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             layers[key] = countable(structure, net, model.shape, prunable(net, preset))
         what = "channels" if structure and structure.name == "filter" else "prunable weights"
         groups(allocation, layers[key], Density.parse(density) if density else None, 1, what)
+    for model, how in _settings_below(todo, Share):
+        codebook.enough(model, how.bits)
 
 
 def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, str, Structure | None, Allocation, str | None]]:
     """Each network that is pruned, with what is counted, how that is shared out, and how much of it stays."""
+    return {(model, s.prunable, s.structure, s.allocation, s.density) for model, s in _settings_below(todo, Prune)}
+
+
+def _settings_below(todo: Sequence[Work], kind: type[Any]) -> set[tuple[ModelSettings, Any]]:
+    """The settings of one kind of stage, with the network that each works on."""
     return {
-        (start.model, s.prunable, s.structure, s.allocation, s.density)
+        (start.model, work.stage.settings)
         for work in todo
-        if isinstance(s := work.stage.settings, Prune)
+        if isinstance(work.stage.settings, kind)
         for start in (a.settings for a in ancestors([work.stage]))
-        if isinstance(start, Init)
+        if isinstance(start, (Init, Ticket))
     }
 
 
