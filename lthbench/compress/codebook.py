@@ -84,7 +84,7 @@ def shared(net: Checkpoint, bits: Mapping[str, int], how: str, iterations: int, 
         _check(name, many, len(values))
         draws = None if seed is None else derive(seed, "codebook", number)
         centres = kmeans(values, initial(values, many, how, draws), iterations)
-        weights[name] = weights[name].clone()
+        weights[name] = torch.zeros_like(weights[name])
         weights[name][kept] = torch.from_numpy(centres.astype(np.float32)[assigned(values, centres)])
     return Checkpoint(net.model, weights, net.mask, net.diverged_at)
 
@@ -144,18 +144,14 @@ class Tied:
             assert weight.grad is not None
             of_each = weight.grad.reshape(-1)[where]
             sums = torch.zeros(len(first), device=where.device, dtype=of_each.dtype).index_add_(0, codes, of_each)
-            spread = torch.zeros(weight.numel(), device=where.device, dtype=of_each.dtype)
-            spread[where] = sums[codes]
-            weight.grad.copy_(spread.view(weight.shape))
+            weight.grad.copy_(_spread(sums[codes], where, weight))
         return True
 
     @torch.no_grad()
     def updated(self, step: int) -> None:
         """Give all of a cluster the value of its first."""
         for _, weight, where, codes, first in self._layers:
-            flat = weight.detach().reshape(-1)
-            flat[where] = flat[first][codes]
-            weight.copy_(flat.view(weight.shape))
+            weight.copy_(_spread(weight.reshape(-1)[first][codes], where, weight))
 
     def rest(self, step: int) -> None:
         """The network is what is handed over."""
@@ -163,3 +159,10 @@ class Tied:
     def tensors(self) -> Tensors:
         """Which weights belong together, also where two clusters have met."""
         return {name: codes.to(torch.int16) for name, _, _, codes, _ in self._layers}
+
+
+def _spread(values: Tensor, where: Tensor, weight: Tensor) -> Tensor:
+    """Values at places of a layer, zero elsewhere; places count row by row, whatever the memory format."""
+    made = torch.zeros(weight.numel(), device=weight.device, dtype=values.dtype)
+    made[where] = values
+    return made.view(weight.shape)

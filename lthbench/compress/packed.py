@@ -8,7 +8,7 @@ statistics are stored as they are.
     magic (8 bytes), length of the head (4), the head (JSON, deflated), streams, sha256 of all that (32)
 
 All numbers little endian. What is read is the network that was written: the same weights, masks and buffers, bit for
-bit.
+bit (a pruned weight is +0, whatever the sign of the zero that was written).
 """
 
 from __future__ import annotations
