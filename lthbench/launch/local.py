@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.base.errors import UserError
-from lthbench.engine.graph import ancestors
+from lthbench.engine.graph import Stage, ancestors
 from lthbench.engine.keep import drop, living_plan, register
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.runner import Listener, Outcome, Runner
@@ -170,24 +170,26 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             layers[key] = countable(structure, net, model.shape, prunable(net, preset))
         what = "channels" if structure and structure.name == "filter" else "prunable weights"
         groups(allocation, layers[key], Density.parse(density) if density else None, 1, what)
-    for model, how in _settings_below(todo, Share):
+    for model, how in {(_network(work.stage), s) for work, s in zip(todo, settings) if isinstance(s, Share)}:
         codebook.enough(model, how.bits)
 
 
 def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, str, Structure | None, Allocation, str | None]]:
     """Each network that is pruned, with what is counted, how that is shared out, and how much of it stays."""
-    return {(model, s.prunable, s.structure, s.allocation, s.density) for model, s in _settings_below(todo, Prune)}
-
-
-def _settings_below(todo: Sequence[Work], kind: type[Any]) -> set[tuple[ModelSettings, Any]]:
-    """The settings of one kind of stage, with the network that each works on."""
     return {
-        (start.model, work.stage.settings)
+        (start.model, s.prunable, s.structure, s.allocation, s.density)
         for work in todo
-        if isinstance(work.stage.settings, kind)
+        if isinstance(s := work.stage.settings, Prune)
         for start in (a.settings for a in ancestors([work.stage]))
-        if isinstance(start, (Init, Ticket))
+        if isinstance(start, Init)
     }
+
+
+def _network(stage: Stage) -> ModelSettings:
+    """The network that a stage works on: it comes down from its initialisation."""
+    while not isinstance(stage.settings, (Init, Ticket)):
+        stage = next(iter(stage.inputs.values())).stage
+    return stage.settings.model
 
 
 def writable(folder: Path, word: str) -> None:
