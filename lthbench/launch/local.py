@@ -170,8 +170,8 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             layers[key] = countable(structure, net, model.shape, prunable(net, preset))
         what = "channels" if structure and structure.name == "filter" else "prunable weights"
         groups(allocation, layers[key], Density.parse(density) if density else None, 1, what)
-    for model, how in {(_network(work.stage), s) for work, s in zip(todo, settings) if isinstance(s, Share)}:
-        codebook.enough(model, how.bits)
+    for model, share in {(_network(w.stage), w.stage.settings) for w in todo if isinstance(w.stage.settings, Share)}:
+        codebook.enough(model, share.bits)
 
 
 def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, str, Structure | None, Allocation, str | None]]:
