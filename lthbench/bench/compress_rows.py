@@ -1,4 +1,4 @@
-"""The rows of the bench that tell what shrinking is worth."""
+"""The rows of the bench that tell what shrinking is worth, and how long a compressed file takes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from fractions import Fraction
 
 import torch
 
-from lthbench.bench.measure import Row, ratio
+from lthbench.bench.measure import Row, ratio, row, seconds
 from lthbench.compress import shrink
+from lthbench.compress.codebook import shared
+from lthbench.compress.packed import pack, unpack
 from lthbench.models import ModelSettings
 from lthbench.models.initialise import fresh
 from lthbench.pruning.allocation import Allocation
@@ -40,3 +42,20 @@ def shrunk(blocks: int) -> Iterator[Row]:
     yield ratio(
         "masked against shrunk VGG-16, half of the channels", lambda: run(net), lambda: run(small), blocks, note
     )
+
+
+def packed(blocks: int) -> Iterator[Row]:
+    """LeNet-300-100 at 8 % of its weights: sharing them and writing the file, and reading it."""
+    model = ModelSettings.of("lenet_300_100", {}, (1, 28, 28), 10)
+    dense = Checkpoint.of(model, fresh(model, "glorot_normal", 0, 0), {})
+    criterion, kept = CriterionSettings.of("magnitude", {}, 0), Density(Fraction(8, 100))
+    net = dense.masked(prune(dense, criterion, Allocation("uniform", {}), "weights", kept))
+    bits = {"conv": 6, "linear": 6}
+
+    def encode() -> bytes:
+        return pack(shared(net, bits, "linear", 300, None), bits, 5)[0]
+
+    data = encode()
+    note = f"{len(data):,} bytes"
+    yield row("compressed LeNet-300-100 encoded", [seconds(encode) for _ in range(blocks)], "s", note)
+    yield row("compressed LeNet-300-100 decoded", [seconds(lambda: unpack(data)) for _ in range(blocks)], "s", note)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lthbench.bench import reference
 from lthbench.bench.command_rows import commands, graphs
-from lthbench.bench.compress_rows import shrunk
+from lthbench.bench.compress_rows import packed, shrunk
 from lthbench.bench.measure import Row, ratio, row, seconds
 from lthbench.bench.scoring_rows import scores
 from lthbench.bench.soup_rows import averaged
@@ -312,6 +312,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "workers": workers,
     "compile": compiled,
     "shrink": shrunk,
+    "compress": packed,
     "soups": averaged,
     "commands": commands,
     "graphs": graphs,
@@ -336,6 +337,7 @@ AIMS = {  # how a row's name begins, and what it should be
     "claim of 100,000": "at most 12",
     "list of 100,000": "at most 12",
     "100,000 stages listed": "under 5 s",
+    "compressed LeNet": "under 2 s",
     "plain loop against ours": "at least 3",
     "4 workers on cuda": "at least 2",
 }

@@ -17,7 +17,9 @@ from lthbench.programs import Experiment
 from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
+from lthbench.stages.pack import Pack
 from lthbench.stages.prune import Prune
+from lthbench.stages.share import Share
 from lthbench.stages.ticket import Ticket
 from lthbench.stages.train import Train, end, epochs, epochs_until
 from lthbench.training.recipe import LrSchedule, Recipe
@@ -86,7 +88,7 @@ def _work_bytes(work: Work, size: int) -> int:
     s = work.stage.settings
     if isinstance(s, (Init, Ticket)):
         return size
-    if isinstance(s, Control):
+    if isinstance(s, (Control, Share, Pack)):
         return size + size // 4
     if not isinstance(s, Train):
         return size // 4 + size * s.criterion.known.updates if isinstance(s, Prune) else 0

@@ -17,8 +17,8 @@ from lthbench.models import FILES, digest
 
 WORDS = ("to", "onnx", "model", *(word.rstrip("=") for word in PLACES))
 IN_CARD = (
-    "id", "seed", "config", "metrics", "sparsity", "parameters", "layers", "diagnosis", "flops", "stages",
-    "final_weights_sha256", "environment",
+    "id", "seed", "config", "metrics", "sparsity", "parameters", "layers", "diagnosis", "flops", "compression",
+    "stages", "final_weights_sha256", "environment",
 )  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def run(words: Sequence[str]) -> int:
     arguments = parser(
         "export",
         "A result's ticket as a folder that needs nothing of lthbench: masks and weights (safetensors), the network\n"
-        "and its shrunk version as programs of torch.export, a card (JSON).\n\n"
+        "and its shrunk version as programs of torch.export, a card (JSON). Of compress=deep also compressed.bin,\n"
+        "which lthbench.compress.read gives back.\n\n"
         "  to=DIR         the new folder\n"
         "  onnx=true      the networks in ONNX too (pip install 'lthbench[onnx]')\n"
         "  model=FILE.py  the file of a network of your own",
@@ -50,9 +51,11 @@ def run(words: Sequence[str]) -> int:
     from lthbench.compress import tickets
 
     final = _checkpoint(store, result["stages"]["final"])
-    rewound = _checkpoint(store, start) if (start := _start(store, result["stages"]["final"])) else None
+    packed = _file(store, result["stages"]["final"]) if "compression" in result else None
+    trained = result["stages"].get("pruned", result["stages"]["final"])
+    rewound = _checkpoint(store, start) if (start := _start(store, trained)) else None
     card = {"ticket": 1, **{key: result[key] for key in IN_CARD if key in result}}
-    made = tickets.write(Path(said["to"]), final, rewound, card, onnx == "true")
+    made = tickets.write(Path(said["to"]), final, rewound, card, onnx == "true", packed)
     for name, file in made["files"].items():
         print(f"{Path(said['to']) / name}: {file['what']}")
     print(f"{Path(said['to']) / 'card.json'}: settings, results, how to load")
@@ -82,7 +85,17 @@ def _start(store: Store, ref: str) -> str | None:
 def _checkpoint(store: Store, ref: str) -> Any:
     from lthbench.training.checkpoint import Checkpoint
 
+    return Checkpoint.unpack(_read(store, ref))
+
+
+def _file(store: Store, ref: str) -> bytes:
+    """The compressed file of a network."""
+    data: bytes = _read(store, ref)[0]["file"].numpy().tobytes()
+    return data
+
+
+def _read(store: Store, ref: str) -> Any:
     try:
-        return Checkpoint.unpack(store.read(*place(ref)))
+        return store.read(*place(ref))
     except Gone:
         raise UserError(f"'{store.root}' no longer holds state {ref}; the run's command makes it again") from None

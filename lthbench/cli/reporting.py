@@ -212,7 +212,7 @@ def describe(config: dict[str, Any]) -> str:
     """A run's settings in a few words, without sparsity and seed."""
     words = [config["model"]["name"], "on", config["data"]["name"]]
     if "pruner" not in config:
-        return " ".join([*words, config["soup"]["name"] if "soup" in config else "dense"])
+        return " ".join([*words, config["soup"]["name"] if "soup" in config else "dense", *_compressed(config)])
     criterion = config["pruner"]["criterion"]
     words.append(criterion["name"] + (" (own)" if "source" in criterion else ""))
     if config["pruner"]["program"] != "after_training":
@@ -225,7 +225,11 @@ def describe(config: dict[str, Any]) -> str:
         words.append(f"soup {config['soup']['name']} of {len(config['retrain'])}")
     if config["control"] != "none":
         words.append(config["control"])
-    return " ".join(words)
+    return " ".join([*words, *_compressed(config)])
+
+
+def _compressed(config: dict[str, Any]) -> list[str]:
+    return ["compressed"] if "compress" in config else []
 
 
 def _retraining(retrain: dict[str, Any] | list[dict[str, Any]]) -> str:

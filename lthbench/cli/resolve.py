@@ -22,6 +22,7 @@ from lthbench.data.sets import Augment, DataSettings, describe_file
 from lthbench.evaluation.settings import CORRUPTIONS, Corruptions, published
 from lthbench.models import FILES, PRETRAINED, ModelSettings, digest
 from lthbench.programs.candidates import Recalibration, Soup
+from lthbench.programs.compressing import Compression
 from lthbench.programs.retraining import Retrain, Rewind
 from lthbench.programs.run import Found, Run
 from lthbench.programs.schedules import Schedule
@@ -64,6 +65,7 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
     )
     retrain = _shrink(config["retrain"], "epochs", shrunk, "retrain.epochs" in explicit)
     retrain = _shrink(retrain, "total", shrunk, "retrain.total" in explicit)
+    compress = _shrink(config["compress"], "epochs", shrunk, "compress.epochs" in explicit)
     seed = coerce(config["seed"], int, "seed")
     sparsity = config["sparsity"]
     parse_sparsity(sparsity)
@@ -84,6 +86,7 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
         soup=_cached(_soup, config["soup"]),
         recalibration=_cached(_recalibration, config["recalibrate"]),
         corruptions=_cached(_corruptions, config["robustness"], data),
+        compression=_cached(_compression, compress),
         ticket=_ticket(config),
         select=coerce(config["select"], str, "select"),
         seed=seed,
@@ -369,6 +372,11 @@ def _soup(section: dict[str, Any]) -> Soup:
 
 def _recalibration(section: dict[str, Any]) -> Recalibration:
     return build(Recalibration, section, "recalibrate")
+
+
+def _compression(section: dict[str, Any]) -> Compression | None:
+    made = build(Compression, section, "compress")
+    return None if made.name == "none" else made
 
 
 def _corruptions(section: dict[str, Any], data: DataSettings) -> Corruptions | None:

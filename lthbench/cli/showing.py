@@ -90,6 +90,8 @@ def _one(result: Result, store: Store) -> None:
     if "diagnosis" in result:
         _diagnose(result)
     terminal().print(layers.table(result))
+    if "compression" in result:
+        _compressed(result)
     print(f"weights sha256 {result['final_weights_sha256']}")
     for role, ref in result["stages"].items():
         print(f"  {role}: {ref}")
@@ -111,6 +113,16 @@ def _diagnose(result: Result) -> None:
         print(f"off every path from input to output: {effective['removed'] / effective['total']:.4%}")
     if diagnosis["collapsed"]:
         print(f"layers without a weight: {', '.join(diagnosis['collapsed'])}")
+
+
+def _compressed(result: Result) -> None:
+    """What the bytes of the network's file are spent on."""
+    told = result["compression"]
+    before, after = (f"{1 - m['accuracy']:.4%}" for m in (told["before"], result["metrics"]["test"]))
+    print(f"file: {told['bytes']['file']:,} bytes of {told['bytes']['dense']:,}, rate {told['rate']['file']:.2f}")
+    print("rates: " + ", ".join(f"{stage} {rate:.2f}" for stage, rate in told["rate"].items()))
+    print(f"test error before {before}, after {after}")
+    terminal().print(layers.packed(result))
 
 
 # ---- two

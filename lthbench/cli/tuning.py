@@ -17,8 +17,8 @@ from lthbench.base.errors import UserError, near
 from lthbench.cli.compose import Composer
 
 FORM = "it is KEY:VALUE,VALUE or CRITERION/KEY:VALUE,VALUE;..."
-GROUPS = ("allocation", "pruner", "recalibrate", "retrain", "rewind", "schedule", "soup", "train")
-OTHERS = {"pruner", "pruner.criterion", "soup"}  # with another of these it is another method
+GROUPS = ("allocation", "compress", "pruner", "recalibrate", "retrain", "rewind", "schedule", "soup", "train")
+OTHERS = {"compress", "pruner", "pruner.criterion", "soup"}  # with another of these it is another method
 Result = Mapping[str, Any]
 
 

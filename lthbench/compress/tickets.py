@@ -5,6 +5,7 @@ rewound.safetensors   the weights that the last training started from, zero wher
 mask.safetensors      which weights stayed (bool, True = kept)
 network.pt2           the final network as a program of torch.export: no code of the architecture is needed
 shrunk.pt2            the small dense network of the same outputs, where channels can go
+compressed.bin        of a compressed network: the file itself; lthbench.compress.read gives the network back
 network.onnx, shrunk.onnx   the same through PyTorch's exporter to ONNX, where asked for
 card.json             settings, results, what each file is, how to load them
 """
@@ -42,14 +43,22 @@ WHAT = {
     "shrunk.pt2": "the small dense network of the same outputs, a program of torch.export",
     "network.onnx": "the final network in ONNX",
     "shrunk.onnx": "the small dense network in ONNX",
+    "compressed.bin": "the final network as a compressed file: lthbench.compress.read",
 }
 
 
 def write(
-    folder: Path, final: Checkpoint, rewound: Checkpoint | None, card: Mapping[str, Any], onnx: bool = False
+    folder: Path,
+    final: Checkpoint,
+    rewound: Checkpoint | None,
+    card: Mapping[str, Any],
+    onnx: bool = False,
+    packed: bytes | None = None,
 ) -> dict[str, Any]:
-    """Write a ticket, all or nothing, and return its card. Raises UserError for a folder that is there already, and
-    for ONNX without its packages."""
+    """Write a ticket, all or nothing, and return its card; `packed` is its compressed file.
+
+    Raises UserError for a folder that is there already, and for ONNX without its packages.
+    """
     if folder.exists():
         raise UserError(f"to: '{folder}' is there already")
     if onnx and (missing := [p for p in ("onnx", "onnxscript") if importlib.util.find_spec(p) is None]):
@@ -62,6 +71,8 @@ def write(
             _save(part / "rewound.safetensors", rewound.masked(final.mask).weights)
         if final.mask:
             _save(part / "mask.safetensors", final.mask)
+        if packed is not None:
+            (part / "compressed.bin").write_bytes(packed)
         net, shape = final.network().eval(), tuple(final.model.shape)
         _programs(part, "network", net, shape, onnx)
         shrunk = _shrunk(part, net, shape, onnx)

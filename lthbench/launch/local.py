@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.base.errors import UserError
-from lthbench.engine.graph import ancestors
+from lthbench.engine.graph import Stage, ancestors
 from lthbench.engine.keep import drop, living_plan, register
 from lthbench.engine.plan import Work, plan
 from lthbench.engine.runner import Listener, Outcome, Runner
@@ -32,6 +32,7 @@ from lthbench.stages.control import Control
 from lthbench.stages.evaluate import Evaluate
 from lthbench.stages.init import Init
 from lthbench.stages.prune import Prune
+from lthbench.stages.share import Share
 from lthbench.stages.ticket import Ticket
 from lthbench.stages.train import Train
 
@@ -136,6 +137,7 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
     import torch
 
     from lthbench import models
+    from lthbench.compress import codebook
     from lthbench.data.read import verify
     from lthbench.evaluation.corruptions import frost_folder
     from lthbench.models import initialise
@@ -168,6 +170,8 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
             layers[key] = countable(structure, net, model.shape, prunable(net, preset))
         what = "channels" if structure and structure.name == "filter" else "prunable weights"
         groups(allocation, layers[key], Density.parse(density) if density else None, 1, what)
+    for model, share in {(_network(w.stage), w.stage.settings) for w in todo if isinstance(w.stage.settings, Share)}:
+        codebook.enough(model, share.bits)
 
 
 def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, str, Structure | None, Allocation, str | None]]:
@@ -179,6 +183,13 @@ def _prunings(todo: Sequence[Work]) -> set[tuple[ModelSettings, str, Structure |
         for start in (a.settings for a in ancestors([work.stage]))
         if isinstance(start, Init)
     }
+
+
+def _network(stage: Stage) -> ModelSettings:
+    """The network that a stage works on: it comes down from its initialisation."""
+    while not isinstance(stage.settings, (Init, Ticket)):
+        stage = next(iter(stage.inputs.values())).stage
+    return stage.settings.model
 
 
 def writable(folder: Path, word: str) -> None:

@@ -1,7 +1,10 @@
 """The papers' procedures, as graphs of stages: each a screen long, reading like the paper."""
 
+from dataclasses import replace
+
 from lthbench.programs.after_training import prune_after_training
 from lthbench.programs.at_init import prune_at_init
+from lthbench.programs.compressing import compressed
 from lthbench.programs.during_training import prune_during_training
 from lthbench.programs.instability import instability
 from lthbench.programs.run import Experiment, Run
@@ -17,6 +20,8 @@ PROGRAMS = {
 
 def experiment(run: Run) -> Experiment:
     """The graph of a run, whatever its program."""
+    if run.compression:
+        return compressed(run, experiment(replace(run, compression=None)))
     if run.ticket:
         return transfer(run, experiment(run.ticket.source) if run.ticket.source else None)
     if run.soup.name == "instability":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lthbench.base.errors import UserError, near
 from lthbench.programs.candidates import CHOOSING
+from lthbench.programs.compressing import check_compression
 from lthbench.programs.controls import CONTROLS
 from lthbench.programs.controls import check as check_control
 from lthbench.programs.retraining import UNITS
@@ -57,6 +58,8 @@ def check(run: Run) -> None:
         check_control(run)
     if run.sparsify is not None:
         check_sparsifying(run)
+    if run.compression is not None:
+        check_compression(run)
     if (run.rounds or pair) and run.pruner.program == "after_training":
         _check_retraining(run)
 

@@ -11,11 +11,14 @@ from lthbench.programs.controls import ANEW, DRAWN
 from lthbench.programs.retraining import Retrain
 
 if TYPE_CHECKING:
+    from lthbench.programs.compressing import Compression
     from lthbench.programs.run import Run
 
 
 def identity(run: Run) -> dict[str, Any]:
     """The settings that make this run what it is, spelled out; what means nothing here is left out."""
+    if run.compression:
+        return identity(replace(run, compression=None)) | _said_of_compression(run, run.compression)
     after, anew = run.pruner.program == "after_training", run.control in ANEW
     said: dict[str, Any] = {
         "model": run.model,
@@ -62,6 +65,18 @@ def identity(run: Run) -> dict[str, Any]:
         if len(copies) > 1:
             said |= {"retrain": sorted(copies, key=canonical), "soup": _said_of_soup(run)}
     return said
+
+
+def _said_of_compression(run: Run, how: Compression) -> dict[str, Any]:
+    """Its settings; its training needs data, and that or a random beginning the seed."""
+    steps = how.steps(run.recipe, run.data.train_samples)
+    said = {key: value for key, value in how.spelled_out().items() if key not in ("epochs", "lr")} | {"steps": steps}
+    if steps:
+        said["recipe"] = how.recipe(run.recipe)
+    made: dict[str, Any] = {"compress": said}
+    if steps or how.init == "random":
+        made["seed"] = run.seed
+    return made | ({"data": run.data} if steps else {})
 
 
 def _said_of(run: Run, how: Retrain, rounds: int) -> Any:

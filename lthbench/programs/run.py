@@ -16,6 +16,7 @@ from lthbench.evaluation.settings import Corruptions
 from lthbench.models import MODELS, ModelSettings
 from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.checks import check
+from lthbench.programs.compressing import Compression
 from lthbench.programs.retraining import Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
 from lthbench.programs.sparsifying import frozen
@@ -81,6 +82,7 @@ class Run(Settings):
     soup: Soup = Soup()
     recalibration: Recalibration = Recalibration()
     corruptions: Corruptions | None = None
+    compression: Compression | None = None
     ticket: Found | None = None
     every: int | None = None
     weights: str | None = None
@@ -269,11 +271,13 @@ class Experiment:
                 net = net.stage.at(Best(_BEST_BY[run.select], run.every, net.step))
         return self.evaluate([run.settled(net)])
 
-    def evaluate(self, nets: Sequence[Ref], over: str | None = None, line: Stage | None = None) -> Experiment:
-        """Ask for the evaluation of a state, or of several together, with the line between them."""
+    def evaluate(
+        self, nets: Sequence[Ref], over: str | None = None, line: Stage | None = None, before: Stage | None = None
+    ) -> Experiment:
+        """Ask for the evaluation of a state, or of several together, with what is told beside it."""
         self.roles["final"] = nets[0]
         self.roles["result"] = self.result = evaluate(
-            nets, self.run.data, self.run.prunable, over, self.run.corruptions, line
+            nets, self.run.data, self.run.prunable, over, self.run.corruptions, line, before
         )
         self.goals.append((self.result, Output()))
         return self

@@ -117,10 +117,10 @@ class Table(Settings):
 
     @property
     def quantity(self) -> str | None:
-        """What results may be compared with: `accuracy`, `early_stop_iteration`, or None."""
+        """What results may be compared with: `accuracy`, `early_stop_iteration`, `compression`, or None."""
         if self.metric in (*ACCURACIES, "test_error") and self.unit.split()[0] == "percent":
             return "accuracy"
-        return "early_stop_iteration" if self.metric == "iterations" else None
+        return {"iterations": "early_stop_iteration", "compression": "compression"}.get(self.metric)
 
     @cached_property
     def cells(self) -> list[Row]:

@@ -22,6 +22,18 @@ def table(result: dict[str, Any]) -> Table:
     return made
 
 
+def packed(result: dict[str, Any]) -> Table:
+    """What a compressed layer's weights and indices take, in bits before and after Huffman coding, and in all."""
+    made = Table("layer", box=None)
+    for title in ("kept", "padding", "bits a weight", "Huffman", "bits an index", "Huffman", "of dense", "Huffman"):
+        made.add_column(title, justify="right")
+    for name, layer in result["compression"]["layers"].items():
+        bits = (f"{layer[key]:.2f}" for what in ("weight", "index") for key in (f"{what}_bits", f"{what}_bits_huffman"))
+        sizes = (f"{layer['bytes'][stage] / layer['bytes']['dense']:.2%}" for stage in ("shared", "huffman"))
+        made.add_row(name, f"{layer['kept']:,}", f"{layer['padded']:,}", *bits, *sizes)
+    return made
+
+
 def chart(result: dict[str, Any]) -> bytes:
     """The picture as PNG: how much of each layer stays, and how much of it lies on a path; a log scale."""
     import matplotlib

@@ -40,11 +40,18 @@ def error_barrier(run: Result) -> float:
     return math.nan if line is None or "test" not in line else 100 * _number(line["test"]["barrier"])
 
 
+def compression_rate(run: Result) -> float:
+    """Bytes of the dense network over those of its file; NaN where it was not compressed."""
+    found = run.get("compression")
+    return math.nan if found is None else _number(found["rate"]["file"])
+
+
 QUANTITIES: dict[str, tuple[str, Callable[[Result], float]]] = {
     "accuracy": ("Test accuracy in percent", accuracy),
     "accuracy_at_early_stop": ("Test accuracy in percent at the smallest validation loss", accuracy_at_early_stop),
     "ood_accuracy": ("Accuracy in percent on corrupted test images", ood_accuracy),
     "error_barrier": ("Test error barrier in percentage points", error_barrier),
+    "compression": ("Compression rate, dense bytes over those of the file", compression_rate),
     "early_stop_iteration": ("Iteration of smallest validation loss", early_stop_iteration),
 }
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lthbench.report import compared, robustness
+from lthbench.report import compared, compression, robustness
 from lthbench.report.board import Board, Entry
 from lthbench.report.lines import barriers, plot_barriers
 from lthbench.report.quantities import QUANTITIES
@@ -95,6 +95,7 @@ def markdown(board: Board) -> str:
         *([budgets, ""] if (budgets := board.budgets()) else []),
         *[f"{label}: not the paper's; a file of sha256 {sha[:16]}…\n" for label, sha in board.own.items()],
         *robustness.sections(board),
+        *compression.sections(board),
         *compared.sections(board),
         f"    {board.command}",
         "",

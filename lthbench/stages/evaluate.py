@@ -39,16 +39,19 @@ def evaluate(
     over: str | None = None,
     corruptions: Corruptions | None = None,
     line: Stage | None = None,
+    before: Stage | None = None,
 ) -> Stage:
     """The evaluation of a state, or of several, without augmentation; its id names a run.
 
-    `line` (a connect stage) is told beside the results.
+    Beside the results are told `line` (a connect stage) and, of a compressed network, what was `before` (evaluated).
     """
     several = len(nets) > 1
     ordered = sorted(nets, key=lambda ref: ref.ref)
     inputs = {f"net {i:03d}": ref for i, ref in enumerate(ordered)} if several else {"net": nets[0]}
     if line is not None:
         inputs["line"] = line
+    if before is not None:
+        inputs["before"] = before
     settings = Evaluate(replace(data, augment=Augment()), prunable, over if several else None, corruptions)
     return stage(KIND, VERSION, settings, inputs)
 
@@ -60,7 +63,7 @@ def compute(job: Job) -> None:
     s = job.stage.settings
     assert isinstance(s, Evaluate)
     members, records = [], []
-    for role in sorted(role for role in job.stage.inputs if role != "line"):
+    for role in sorted(role for role in job.stage.inputs if role.startswith("net")):
         packed = job.input(role)
         assert packed is not None
         members.append(Checkpoint.unpack(packed))
@@ -74,6 +77,9 @@ def compute(job: Job) -> None:
         record = _of_ensemble(job, s, members)
     if "line" in job.stage.inputs:
         record["line"] = job.store.output(job.stage.inputs["line"].stage)
+    if "before" in job.stage.inputs:
+        before = job.store.output(job.stage.inputs["before"].stage)["metrics"]["test"]
+        record["compression"]["before"] = {key: before[key] for key in ("accuracy", "loss")}
     job.store.write_json(job.stage, "out.json", record)
 
 
@@ -88,7 +94,7 @@ def _record(job: Job, s: Evaluate, role: str, checkpoint: Checkpoint, meta: dict
     if checkpoint.diverged_at is None and not checkpoint.finite:
         record["diverged_at"] = getattr(job.stage.inputs[role], "step", 0)
     record["selected_step"] = meta.get("step")
-    return record | ({"soup": meta["soup"]} if "soup" in meta else {})
+    return record | {key: meta[key] for key in ("soup", "compression") if key in meta}
 
 
 def _metrics(job: Job, s: Evaluate, net: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Train(Settings):
 
     `adapt`: the recipe's learning rate is multiplied with what the start lost to the mask, a number that is found
     when training begins and kept with the optimiser's state. `sparsify`: the mask changes on the way; what that
-    remembers is kept there too, under `x/`.
+    remembers is kept there too, under `x/`. `tied`: weights of one value in a layer stay so (see `compress.codebook`).
     """
 
     recipe: Recipe
@@ -47,6 +47,7 @@ class Train(Settings):
     first: int
     adapt: Adaptive | None = later(None)
     sparsify: Sparsify | None = later(None)
+    tied: bool = later(False)
 
 
 def train(
@@ -61,15 +62,17 @@ def train(
     index: tuple[int, int] = (0, 0),
     adapt: Adaptive | None = None,
     sparsify: Sparsify | None = None,
+    tied: bool = False,
 ) -> Stage:
     """The training run from a state; `moments` is the state whose optimiser state it goes on with, None a fresh one.
 
     Going on from `dense.at(k)` at position k with its own moments, recipe and streams IS the dense run.
     """
-    settings = Train(recipe, data, seed, index, first, adapt, sparsify)
+    settings = Train(recipe, data, seed, index, first, adapt, sparsify, tied)
     if (
         mask is None
         and sparsify is None
+        and not tied
         and isinstance(start, State)
         and start == moments
         and start.step == first
@@ -200,7 +203,11 @@ def _begin(job: Job, s: Train) -> Trajectory:
 
 
 def _dynamics(s: Train, kept: dict[str, Any] | None) -> Any:
-    """What makes the dynamics of a run's mask, if it has any; `kept` is what they go on with, None: they begin."""
+    """What makes the dynamics of a run, if it has any; `kept` is what they go on with, None: they begin."""
+    if s.tied:
+        from lthbench.compress.codebook import Tied
+
+        return partial(Tied, kept)
     if s.sparsify is None:
         return None
     from lthbench.pruning.dynamics.trained import dynamics

@@ -21,6 +21,7 @@ MISSPELT = {  # group: (what is said, what is meant)
     "retrain": ("fintune", "finetune"),
     "rewind": ("erly", "early"),
     "robustness": ("cifr_c", "cifar_c"),
+    "compress": ("dep", "deep"),
     "scale": ("smok", "smoke"),
     "schedule": ("iteratve", "iterative"),
     "soup": ("nne", "none"),

@@ -111,8 +111,8 @@ def test_a_tuned_table_is_not_the_papers(run, here):
         ("tune=train.lr:0.1,0.2,0.10", "tune: 'train.lr:0.1,0.2,0.10' needs two values or more, each once"),
         (
             "tune=seed:0,1",
-            "tune: seed is no setting of a method; those are in allocation, pruner, recalibrate, retrain, "
-            "rewind, schedule, soup, train",
+            "tune: seed is no setting of a method; those are in allocation, compress, pruner, recalibrate, "
+            "retrain, rewind, schedule, soup, train",
         ),
         (
             "dataset.validation=100 rewind=early tune=rewind.k:0.0001,0.0002,0.5",

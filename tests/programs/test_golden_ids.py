@@ -11,6 +11,7 @@ from programs.test_instability import pair
 from programs.test_soups import souped
 
 from lthbench.programs import experiment
+from lthbench.programs.compressing import Compression
 from lthbench.pruning.dynamics import METHODS
 from lthbench.stages.prune import Pruner
 
@@ -19,6 +20,7 @@ DURING = {
     "movement": {"begin": 4, "end": 32, "initial": "0", "score_optimizer": "adam", "score_lr": 0.01},
     "l0": {"penalty": 125.0, "bias": 2.197, "score_optimizer": "adam", "score_lr": 0.1},
 }
+DEEP = Compression("deep", 3, 3, 3, "linear", 50, 1.0, 1e-3)
 
 
 def during(name):
@@ -33,6 +35,8 @@ KINDS = {
     "evaluate": "da7f996524e5e038ee3fa094ffc6a6ae",
     "control": "48a4688aecd01d8af3cb9097699753b6",
     "average": "e93a7b297cc606cc0d9b16590f34c951",
+    "share": "6a34401c0c18e205133fb416b764d0be",
+    "pack": "b0182c53f4a8c26181150ff6f5fa4aac",
     "connect": "b2ccbd027e05aa1ead0aa58116b49435",
 }
 PROGRAMS = {
@@ -69,6 +73,7 @@ PROGRAMS = {
     "ensemble soup": (souped("ensemble", rounds=2), "faf0ccf5cfe4329cf2cd307cdf875e7e"),
     "reprune soup": (souped("reprune", rounds=2), "573ea9f6f290fcfe3df590d410fb68b1"),
     "instability": (pair(), "139595ef20e1aba61816c828a9bc6f79"),
+    "deep compression": (small("init", "0.9", compression=DEEP), "7ee5c7b137b2252dfe9274522363ede9"),
     "slr": (small("lr", "0.9", retrain="slr"), "535ce95274a659cab6c1ba1e8f78ab8a"),
     "clr": (small("lr", "0.9", retrain="clr"), "bd82392891c6267dda829b35262d8959"),
     "llr": (small("lr", "0.9", retrain="llr"), "9bd40df2de1ac5cddb90b8015d8aec18"),
@@ -80,6 +85,7 @@ PROGRAMS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_id_of_a_kind(kind):
     runs = {"average": souped(rounds=2), "connect": pair(), "control": small(control="shuffle")}
+    runs |= dict.fromkeys(("share", "pack"), small(compression=DEEP))
     assert stages(runs.get(kind, small()), kind=kind)[0].id == KINDS[kind]
 
 

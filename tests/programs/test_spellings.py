@@ -13,12 +13,14 @@ from lthbench.base.settings import canonical
 from lthbench.models import ModelSettings
 from lthbench.programs import experiment
 from lthbench.programs.candidates import Recalibration, Soup
+from lthbench.programs.compressing import Compression
 from lthbench.programs.controls import CONTROLS
 from lthbench.programs.identity import identity
 from lthbench.training.recipe import LrSchedule
 
 RESNET = ModelSettings.of("resnet_20", {"width": 0.25}, MODEL.shape, MODEL.classes)
 CONSTANT = replace(RECIPE, schedule=LrSchedule("constant"))
+DEEP = Compression("deep", 3, 3, 3, "linear", 50, 1.0, 1e-3)
 CHOICES = {
     "rewind": ["init", "early", "lr", "finetune"],
     "sparsity": ["0.36", "0", "0.2", "0.360", "level:0", "level:1", "level:2", "1/2"],
@@ -65,6 +67,15 @@ CHOICES = {
     "weights": [None, "a" * 64],
     "weights_as": ["dense", "init"],
     "prunable": ["weights", "no_output"],
+    "compression": [
+        None,
+        DEEP,
+        replace(DEEP, lr=1e-4),
+        replace(DEEP, epochs=0.0),
+        replace(DEEP, epochs=0.0, lr=1e-4),
+        replace(DEEP, epochs=0.0, init="random"),
+        replace(DEEP, index_bits=4),
+    ],
     "seed": [0, 1],
 }
 

@@ -20,7 +20,9 @@ from lthbench.stages.average import Average
 from lthbench.stages.connect import Connect
 from lthbench.stages.evaluate import Evaluate, evaluate
 from lthbench.stages.init import Init, given, init
+from lthbench.stages.pack import Pack
 from lthbench.stages.prune import Prune
+from lthbench.stages.share import Share
 from lthbench.stages.train import Train, train
 from lthbench.training.recipe import LrSchedule
 from lthbench.training.schedules import Adaptive
@@ -37,6 +39,9 @@ SETTINGS = [
     Train(replace(RECIPE, schedule=COMPRESSED), FILE, 0, (1, 2), 0, Adaptive("round", 0.5)),
     Connect(FILE, ("test",), 30, Recalibrate("sms", 1.0, 60, FILE, 0)),
     Average("greedy", Recalibrate("sms", 1.0, 60, FILE, 0), FILE, "ge"),
+    Train(RECIPE, FILE, 0, (0, 0), 0, tied=True),
+    Share(8, 5, "random", 300, 0),
+    Pack(8, 5, 5),
     Train(RECIPE, FILE, 0, (0, 0), 0, None, Sparsify(GMP, "weights", Allocation("uniform", {}), "1/10")),
 ]
 
