@@ -211,14 +211,19 @@ def _method(config: Config) -> str:
     return own(name)[1].name if name.endswith(".py") else name
 
 
+def _tells(choice: Choice) -> bool:
+    """Whether a setting may be part of a method's name: not where, how often and with what it is computed."""
+    return choice.key.partition(".")[0] not in NOT_IN_LABELS
+
+
 def _marked(row: Row, choices: Iterable[Choice], several: set[str]) -> str:
     """A row's label, and what the command line varies in it."""
-    varied = [f"{c.key}={c.value}" for c in choices if c.key in several - set(row.own) and c.key not in NOT_IN_LABELS]
+    varied = [f"{c.key}={c.value}" for c in choices if c.key in several - set(row.own) and _tells(c)]
     return " ".join([row.label, *varied])
 
 
 def _varied(choices: Iterable[Choice], several: set[str]) -> str:
     """What tells a point of a free grid from its neighbours, besides sparsity and seed."""
-    varied = [c for c in choices if c.key in several and c.key not in NOT_IN_LABELS]
-    shown = varied or [c for c in choices if c.key not in NOT_IN_LABELS]
+    varied = [c for c in choices if c.key in several and _tells(c)]
+    shown = varied or list(filter(_tells, choices))
     return " ".join(f"{c.key}={c.value}" for c in shown) or "defaults"

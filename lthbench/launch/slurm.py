@@ -64,6 +64,11 @@ class SlurmSettings(Settings):
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> SlurmSettings:
         """The checked settings of a configuration."""
+        if type(time := section.get("time")) is int and time >= 60:
+            raise UserError(
+                f"launcher.time: {time} may be minutes, or an H:M:S that YAML has read as a number; say D-H:M:S, or "
+                "H:M:S (in a file within quotes)"
+            )
         return build(cls, section, "launcher")
 
     def __post_init__(self) -> None:

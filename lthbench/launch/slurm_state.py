@@ -30,7 +30,7 @@ class ElementState:
 
 def queue(users: Sequence[str]) -> Queue | None:
     """All array elements of these users that Slurm knows of; None where it cannot be asked."""
-    words = ["squeue", "-h", "-r", "-t", "all", "-u", ",".join(sorted(set(users))), "-o", "%F|%K|%T|%r|%j"]
+    words = ["squeue", "-h", "-r", "-t", "all", "-u", ",".join(sorted(set(users))), "-o", "%F|%K|%T|%r"]
     try:
         said = subprocess.run(words, capture_output=True, text=True, timeout=SLURM_SECONDS)
     except (FileNotFoundError, subprocess.TimeoutExpired):
@@ -39,9 +39,9 @@ def queue(users: Sequence[str]) -> Queue | None:
         return None
     found: Queue = {}
     for line in said.stdout.splitlines():
-        job, index, state, reason, name = line.split("|", 4)
-        if name.startswith("lthbench-") and index.isdigit():
-            found[job, int(index)] = (state, reason)
+        job, index, state, reason = line.split("|", 3)
+        if index.isdigit():
+            found[job, int(index)] = (state, "" if reason in ("None", "BeginTime") else reason)
     return found
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lthbench.published import Published
 from lthbench.report.board import Board, Entry
 from lthbench.report.claims import Case, ClaimResult
+from lthbench.report.section import pipe_table
 
 WHY = (
     "*Reproduced*: the 90 % interval of ours minus published lies within the margin. *Differs*: a t test at 5 %, "
@@ -82,12 +81,3 @@ def case(c: Case) -> str:
 
 def _words(word: str, note: str) -> str:
     return f"{word} ({note})" if note else word
-
-
-def pipe_table(head: list[str], rows: Sequence[list[str]]) -> list[str]:
-    """A table in Markdown: the first column to the left, the others to the right."""
-
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(head), line(["---", *["---:"] * (len(head) - 1)]), *map(line, rows)]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lthbench.report.board import Board, Entry
-from lthbench.report.compared import pipe_table
 from lthbench.report.quantities import compression_rate
+from lthbench.report.section import Section, Table
 
 Run = dict[str, Any]
 HEAD = ["", "rate", "without Huffman", "pruned", "file, bytes", "error before", "error after", "rise"]
@@ -20,28 +20,19 @@ PRINTED = (
 )  # fmt: skip
 
 
-def sections(board: Board) -> list[str]:
-    """Lines of Markdown; none where no result is a compressed network."""
+def section(board: Board) -> Section | None:
+    """None where no result is a compressed network."""
     cells = [(e, runs) for e in board.entries if (runs := [run for run in e.runs if "compression" in run])]
     if not cells:
-        return []
-    lines = [
-        "## Compression",
-        "",
+        return None
+    parts: list[str | Table] = [
         "A rate is 32 bits for each weight and bias, over the bytes of the file (its head and checksum included); "
         "without Huffman codes; pruned only, with indices. Errors in percent on test images.",
-        "",
-        *pipe_table(HEAD, [[e.label, *_sizes(runs)] for e, runs in cells]),
-        "",
+        [HEAD, *([e.label, *_sizes(runs)] for e, runs in cells)],
     ]
     for e, runs in cells:
-        lines += [
-            f"{e.label}, by layer; in brackets what the paper prints:",
-            "",
-            *pipe_table(LAYER, _layers(board, e, runs)),
-            "",
-        ]
-    return lines
+        parts += [f"{e.label}, by layer; in brackets what the paper prints:", [LAYER, *_layers(board, e, runs)]]
+    return Section("Compression", parts)
 
 
 def _sizes(runs: Sequence[Run]) -> list[str]:

@@ -19,6 +19,7 @@ from lthbench.report import compared
 from lthbench.report.board import EVERYTHING, LINES, Board, Entry
 from lthbench.report.plot import caption, drawing
 from lthbench.report.quantities import QUANTITIES
+from lthbench.report.write import beyond
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -117,6 +118,10 @@ def _section(board: Board) -> Row:
         "remarks": board.remarks,
         "pictures": _pictures(board) if board.drawn else [],
         "no_picture": f"{len(methods)} methods are too many for a picture" if len(methods) > LINES else "",
+        "beyond": [
+            {"title": section.title, "parts": [{"text" if isinstance(p, str) else "table": p} for p in section.parts]}
+            for section in beyond(board)
+        ],
         "layers": _layers(board) if len(board.entries) <= DETAILED else [],
         "cost": _cost(board) if len(board.entries) <= DETAILED else [],
         "made_with": board.made_with(),

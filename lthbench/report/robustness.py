@@ -10,17 +10,17 @@ from functools import partial
 from typing import Any
 
 from lthbench.report.board import Board, Entry
-from lthbench.report.compared import pipe_table
 from lthbench.report.quantities import ood_accuracy
+from lthbench.report.section import Section
 
 Run = dict[str, Any]
 
 
-def sections(board: Board) -> list[str]:
-    """Lines of Markdown; none where no result holds accuracies on corrupted images."""
+def section(board: Board) -> Section | None:
+    """None where no result holds accuracies on corrupted images."""
     cells = [e for e in board.entries if any("cifar_c" in run["metrics"] for run in e.runs)]
     if not cells:
-        return []
+        return None
     several = len({e.asked for e in cells if e.sparsity}) > 1
     names = [f"{e.label}, {100 * (e.sparsity or 0):.4g} %" if several else e.label for e in cells]
     by_corruption: dict[str, Any] = {name: None for e in cells for run in e.runs for name in _by_corruption(run)}
@@ -33,18 +33,9 @@ def sections(board: Board) -> list[str]:
     ]
     rows = [[name, *(_text(e, measure) for measure in measures)] for name, e in zip(names, cells)]
     each = [[c, *(_text(e, partial(_under, c), 1) for e in cells)] for c in by_corruption]
-    return [
-        "## Robustness",
-        "",
-        f"In percent, on test images; calibration error over 15 bins (Guo et al. 2017). {_how(cells)}",
-        "",
-        *pipe_table(head, rows),
-        "",
-        "By corruption, the mean over severities:",
-        "",
-        *pipe_table(["", *names], each),
-        "",
-    ]
+    about = f"In percent, on test images; calibration error over 15 bins (Guo et al. 2017). {_how(cells)}"
+    by = "By corruption, the mean over severities:"
+    return Section("Robustness", [about, [head, *rows], by, [["", *names], *each]])
 
 
 def _how(cells: Sequence[Entry]) -> str:

@@ -19,6 +19,7 @@ from lthbench.report import compared, compression, robustness
 from lthbench.report.board import Board, Entry
 from lthbench.report.lines import barriers, plot_barriers
 from lthbench.report.quantities import QUANTITIES
+from lthbench.report.section import Section, pipe_table
 
 RUNS = "runs.jsonl.gz"
 WIDE = 8  # more sparsities than this stand in rows
@@ -88,20 +89,24 @@ def markdown(board: Board) -> str:
         f"{QUANTITIES[board.quantity][0]}, mean ± standard deviation over seeds (n = {board.seeds()}). "
         "Sparsity is the share of the prunable weights that was removed.",
         "",
-        *compared.pipe_table(head, rows),
+        *pipe_table(head, rows),
         "",
         *([f"![{_against(board)}]({board.name}.png)", ""] if board.drawn else []),
         *(["† runs whose training diverged", ""] if any(e.diverged for e in board.entries) else []),
         *([budgets, ""] if (budgets := board.budgets()) else []),
         *[f"{label}: not the paper's; a file of sha256 {sha[:16]}…\n" for label, sha in board.own.items()],
-        *robustness.sections(board),
-        *compression.sections(board),
+        *[line for section in beyond(board) for line in section.lines()],
         *compared.sections(board),
         f"    {board.command}",
         "",
         *([f"Made with {'; '.join(made)}."] if (made := board.made_with()) else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def beyond(board: Board) -> list[Section]:
+    """What there is to say besides the cells: robustness, compression."""
+    return [made for of in (robustness, compression) if (made := of.section(board)) is not None]
 
 
 def _against(board: Board) -> str:

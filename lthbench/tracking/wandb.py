@@ -117,8 +117,8 @@ class Mirror:
     def mode(self) -> str:
         """Online only where it can work: a key is there and the server answers."""
         asked = self.settings.mode or os.environ.get("WANDB_MODE")
-        if asked not in (None, "online"):
-            return "disabled" if asked in ("disabled", "dryrun") else "offline"
+        if asked not in (None, "online", "run"):
+            return "disabled" if asked == "disabled" else "offline"  # W&B's old word for that: dryrun
         server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
         host = server.hostname or "api.wandb.ai"
         if not _key(host):

@@ -189,3 +189,10 @@ def test_options_are_read_as_hydra_would(composing):
 def test_all_options_are_read_as_hydra_would(composing):
     options = (f"{group}={option}" for group in GROUPS if group != "table" for option in GROUPS[group])
     assert read_as_hydra_would(composing, options) > 90
+
+
+def test_where_a_grid_is_computed_is_no_part_of_a_methods_name(composing):
+    words = ["sparsity=0,0.2", "schedule=oneshot", "seed=0,1"]
+    places = ["launcher=slurm", "launcher.gpus=1", "launcher.logs=l", "tracking=wandb", "tracking.project=p", "jobs=2"]
+    here, there = (expand(composing, said, multirun=True) for said in (words, words + places))
+    assert {c.label for c in here.cells} == {c.label for c in there.cells} == {"schedule=oneshot"}

@@ -198,12 +198,17 @@ def test_no_times(time):
 
 
 BAD = [
+    (
+        "launcher.time=14400",
+        "launcher.time: 14400 may be minutes, or an H:M:S that YAML has read as a number; say D-H:M:S, or H:M:S "
+        "(in a file within quotes)",
+    ),
     ("launcher.time=soon", "launcher.time: 'soon' is no time; say minutes, H:M:S or D-H:M:S"),
     ("launcher.time=2", "launcher.signal: 180 s before the end of launcher.time=2 is no time"),
     ("launcher.cpus=0", "launcher.cpus: 0 is less than 1"),
     ("launcher.throttle=many", "launcher.throttle: 'many' is not a whole number"),
     ("launcher.template=nosuch.sh", "launcher.template: no file 'nosuch.sh'"),
-    ("launcher.partitoin=gpu", "unknown key 'launcher.partitoin'; did you mean 'partition'?"),
+    ("launcher.partitoin=gpu", "unknown key 'launcher.partitoin'; did you mean 'launcher.partition'?"),
 ]
 
 

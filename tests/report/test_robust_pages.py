@@ -3,7 +3,7 @@
 from report_runs import run
 
 from lthbench.report.board import board
-from lthbench.report.robustness import sections
+from lthbench.report.robustness import section
 from lthbench.report.write import markdown
 
 HOW = {"corruptions": ["fog", "snow"], "severities": [1, 5], "images": 1000, "seed": 0, "version": "computed"}
@@ -20,7 +20,7 @@ def result(seed, fog, **more):
 def test_the_numbers_are_the_means_over_severities_and_seeds():
     cells = [("IMP", "0.95", result(0, [0.9, 0.5])), ("soup", "0.95", result(0, [0.8, 0.6]))]
     cells += [("soup", "0.95", result(1, [0.9, 0.9])), ("plain", "0.95", run(0.9))]
-    lines = sections(board("t", "t", cells, "command"))
+    lines = section(board("t", "t", cells, "command")).lines()
     assert "| IMP | 90.00 | 80.00 | 5.00 | 50.00 |" in lines
     assert "| soup | 90.00 ± 0.00 | 80.00 ± 0.00 | 5.00 ± 0.00 | 50.00 ± 0.00 |" in lines
     assert "| fog | 70.0 | 80.0 ± 14.1 |" in lines and "| snow | 30.0 | 30.0 ± 0.0 |" in lines
@@ -34,7 +34,7 @@ def test_the_numbers_are_the_means_over_severities_and_seeds():
 def test_what_diverged_and_several_sparsities():
     lost = result(0, [0.9, 0.5])
     lost["metrics"]["test"]["ece"] = None
-    lines = sections(board("t", "t", [("a", "0.9", lost), ("a", "0.95", result(0, [0, 0]))], "command"))
+    lines = section(board("t", "t", [("a", "0.9", lost), ("a", "0.95", result(0, [0, 0]))], "command")).lines()
     assert lines[4].startswith("|  | accuracy") and lines[6] == "| a, 95 % | 90.00 | 80.00 |  | 50.00 |"
 
 

@@ -217,6 +217,8 @@ def test_nothing_is_asked_and_nobody_waited_for(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         assert mirror(tmp_path).mode == "offline"
     assert capsys.readouterr().err == "wandb: 127.0.0.1 does not answer: offline (python -m lthbench sync, later)\n"
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert mirror(tmp_path).mode == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     listener = mirror(tmp_path, RUN)
     listener("finished", outcome=Outcome())
