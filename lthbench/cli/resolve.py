@@ -26,6 +26,7 @@ from lthbench.programs.compressing import Compression
 from lthbench.programs.retraining import Retrain, Rewind
 from lthbench.programs.run import Found, Run
 from lthbench.programs.schedules import Schedule
+from lthbench.programs.teaching import DENSE, Teacher
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import parse_sparsity
@@ -35,7 +36,7 @@ from lthbench.pruning.prunable import known
 from lthbench.pruning.scoring import Scoring
 from lthbench.pruning.structure import Structure
 from lthbench.stages.prune import Pruner
-from lthbench.training.recipe import Recipe
+from lthbench.training.recipe import Distill, Recipe
 
 Config = Mapping[str, Any]
 _RECIPE = (
@@ -55,7 +56,7 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
     data = _cached(_data, config["dataset"], data_root(config), scale.standin)
     if hold_out and not data.validation:
         data = replace(data, validation=data.samples // 10)
-    model, initialiser, weights, weights_as, path = _cached(
+    model, initialiser, weights, weights_as, weights_output, path = _cached(
         _model, config["model"], 1.0 if "model.width" in explicit else scale.width, data
     )
     lengths = {"train.epochs", "train.iterations"} & explicit
@@ -93,6 +94,8 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
         every=every,
         weights=weights,
         weights_as=weights_as,
+        weights_output=weights_output,
+        teacher=_cached(_teacher, config["train"]["distill"]),
         weights_path=path,
     )
     if told is not None and run.given_dense and run.rounds and run.pruner.program == "after_training":
@@ -172,6 +175,7 @@ def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings
             "name": name,
             "version": "official",
             "validation": min(coerce(section["validation"], int, "dataset.validation"), 64),
+            "train_images": None,
         }
     if name.endswith(".npz"):
         found = describe_file(name)
@@ -189,7 +193,7 @@ def _data(section: dict[str, Any], root: str, use_standin: bool) -> DataSettings
 
 
 def _model(section: dict[str, Any], width: float, data: DataSettings) -> tuple[Any, ...]:
-    own = ("library", "name", "init", "weights", "weights_as", "pretrained")
+    own = ("library", "name", "init", "weights", "weights_as", "weights_output", "pretrained")
     args = {k: v for k, v in section.items() if k not in own}
     name = coerce(section["name"], str, "model.name")
     if library := section.get("library"):
@@ -209,7 +213,8 @@ def _model(section: dict[str, Any], width: float, data: DataSettings) -> tuple[A
             raise UserError("model.weights, model.pretrained: one of them")
         sha = PRETRAINED
     initialiser = coerce(section["init"], str, "model.init")
-    return model, initialiser, sha, coerce(section["weights_as"], str, "model.weights_as"), path
+    said = (coerce(section[key], str, f"model.{key}") for key in ("weights_as", "weights_output"))
+    return model, initialiser, sha, *said, path
 
 
 def _from_library(library: str, name: str, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -267,6 +272,15 @@ def _train(
             raise UserError(f"train.evaluate.every: {distance} is not positive")
         every = max(1, in_steps(distance, section["evaluate"]["unit"], "train.evaluate.every"))
     return recipe, scaled, every, scaled / steps if steps else 1.0
+
+
+def _teacher(section: dict[str, Any]) -> Teacher | None:
+    """Who teaches pruned networks: the dense one, or a file."""
+    who = coerce(section["teacher"], str | None, "train.distill.teacher")
+    how = build(Distill, {k: v for k, v in section.items() if k != "teacher"}, "train.distill")
+    if who is None or who == DENSE:
+        return None if who is None else Teacher(DENSE, how)
+    return Teacher(digest(who, "train.distill.teacher"), how, who)
 
 
 def _known_training(retrain: str, told: Collection[str]) -> None:

@@ -63,8 +63,9 @@ class Augment(Settings):
 class DataSettings(Settings):
     """A data set as an experiment uses it.
 
-    `validation` training images, drawn by `split_seed` alone, are held out of training. For `npz` files shape
-    and counts are read from the file, and the version is its content's sha256.
+    `validation` training images, drawn by `split_seed` alone, are held out of training; of the others the first
+    `train_images` so drawn are trained on (None: all). For `npz` files shape and counts are read from the file, and
+    the version is its content's sha256.
 
     An image folder has a `size`: its images are decoded by `workers` processes while it is used, their shorter side
     is made `resize` and the middle cut out, unless `augment.scale` says otherwise for training.
@@ -84,6 +85,7 @@ class DataSettings(Settings):
     size: int = later(0)
     resize: int = later(0)
     workers: int = aside(2)
+    train_images: int | None = later(None)
 
     def __post_init__(self) -> None:
         if self.streamed:
@@ -107,6 +109,9 @@ class DataSettings(Settings):
             raise UserError(
                 f"dataset.validation: {self.validation} is not between 0 and the {self.samples} training images"
             )
+        rest = self.samples - self.validation
+        if self.train_images is not None and not 1 <= self.train_images <= rest:
+            raise UserError(f"dataset.train_images: {self.train_images} is not between 1 and the {rest} that there are")
         if self.split_seed < 0:
             raise UserError(f"dataset.split_seed: {self.split_seed} is negative")
         channels = self.shape[0]
@@ -136,7 +141,7 @@ class DataSettings(Settings):
     @property
     def train_samples(self) -> int:
         """Images that are trained on."""
-        return self.samples - self.validation
+        return self.samples - self.validation if self.train_images is None else self.train_images
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -86,7 +86,8 @@ def split(data: DataSettings, name: str, device: str = "cpu") -> Split:
 def held(data: DataSettings, name: str) -> Tensor:
     """The numbers of the training images that are trained on (`train`) or held out (`val`), in their order."""
     order = torch.randperm(data.samples, generator=generator(data.split_seed, "split"))
-    return (order[: data.validation] if name == "val" else order[data.validation :]).sort().values
+    train = order[data.validation :][: data.train_samples]
+    return (order[: data.validation] if name == "val" else train).sort().values
 
 
 def order(seed: int, index: tuple[int, ...], epoch: int, count: int) -> Tensor:

@@ -35,9 +35,9 @@ class Work:
         needed: list[Goal] = [(stage, Output()) for stage in self.after]
         if self.twin is not None:
             needed += [(self.twin, demand) for demand in self.missing]
-        if self.resume is not None:
-            return needed
         inputs = self.stage.inputs.items()
+        if self.resume is not None:  # whoever teaches is asked to the end
+            inputs = {role: ref for role, ref in inputs if role == "teacher"}.items()
         return [(ref.stage, demand_of(ref, full=role == "moments")) for role, ref in inputs] + needed
 
 

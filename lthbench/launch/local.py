@@ -157,9 +157,9 @@ def check(experiments: Sequence[Experiment], store: Store, device: str, threads:
         if isinstance(s, Init) and s.weights not in (None, models.PRETRAINED):
             if s.path is None:
                 raise UserError(f"model.weights: name the file of sha256 {s.weights}")
-            initialise.given(s.model, s.path)
+            initialise.given(s.model, s.path, s.output)
         if isinstance(s, Init) and s.weights == models.PRETRAINED:
-            initialise.pretrained(s.model)
+            initialise.pretrained(s.model, s.output)
         if isinstance(s, (Init, Control)) and s.initialiser is not None:
             initialise.known(s.initialiser)
     layers: dict[tuple[ModelSettings, str, Structure | None], dict[str, Layer]] = {}

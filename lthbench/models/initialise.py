@@ -13,6 +13,7 @@ from lthbench.base.seeds import derive
 from lthbench.models import ModelSettings, create
 
 INITIALISERS = ("pytorch", "kaiming_normal", "kaiming_normal_fan_out", "glorot_normal", "variance_scaling")
+ANEW = "model.weights_output=fresh draws it anew"
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, of a module around the network, of torch.compile
 
 
@@ -47,23 +48,43 @@ def _draw(weight: Tensor, scheme: str) -> None:
         nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def pretrained(model: ModelSettings) -> nn.Module:
-    """A network of timm with the weights timm has for it. Raises UserError where they cannot be had."""
+def output_of(net: nn.Module) -> set[str]:
+    """The parameters of the last linear layer, which a task has of its own."""
+    layers = [(name, m) for name, m in net.named_modules() if isinstance(m, nn.Linear)]
+    return {f"{layers[-1][0]}.{name}" for name, _ in layers[-1][1].named_parameters()} if layers else set()
+
+
+def pretrained(model: ModelSettings, output: tuple[str, int] | None = None) -> nn.Module:
+    """A network of timm with the weights timm has for it; `output` as in `given`.
+
+    Raises UserError where they cannot be had, or where timm would draw an output layer by itself.
+    """
     from lthbench.models.others import timm
 
-    return timm(model.shape, model.classes, **model.args, pretrained=True)  # type: ignore[arg-type]
+    net = timm(model.shape, model.classes, **model.args, pretrained=True)  # type: ignore[arg-type]
+    if output is not None:
+        drawn = fresh(model, *output, 0).state_dict()
+        net.load_state_dict({n: drawn[n] if n in output_of(net) else t for n, t in net.state_dict().items()})
+        return net
+    theirs = getattr(net, "pretrained_cfg", {}).get("num_classes", model.classes)
+    if theirs != model.classes:
+        raise UserError(f"model.pretrained: timm's output layer is for {theirs} classes, not {model.classes}; {ANEW}")
+    return net
 
 
-def given(model: ModelSettings, path: str) -> nn.Module:
+def given(model: ModelSettings, path: str, output: tuple[str, int] | None = None) -> nn.Module:
     """A network with the weights of a file: safetensors, or a PyTorch state dict (nothing else is unpickled).
 
-    Wrappers (`state_dict`, `model`) and prefixes common to all names (`module.`) are taken off.
+    Wrappers (`state_dict`, `model`) and prefixes common to all names (`module.`) are taken off. `output` (initialiser,
+    seed) draws the output layer anew, whatever the file has in its place.
     Raises UserError naming the first name or shape that does not fit.
     """
-    net = create(model)
-    wanted = net.state_dict()
+    net = create(model) if output is None else fresh(model, *output, 0)
+    wanted, head = net.state_dict(), output_of(net)
     weights = _unwrap(_load(path), wanted)
     for name, tensor in wanted.items():
+        if output is not None and name in head:
+            weights[name] = tensor
         if name not in weights:
             if name.endswith("num_batches_tracked"):
                 weights[name] = tensor
@@ -71,7 +92,7 @@ def given(model: ModelSettings, path: str) -> nn.Module:
             raise UserError(f"model.weights: '{path}' has no '{name}', which {model.name} needs")
         if weights[name].shape != tensor.shape:
             sizes = f"{tuple(weights[name].shape)} in '{path}', {tuple(tensor.shape)} in {model.name}"
-            raise UserError(f"model.weights: '{name}' is {sizes}")
+            raise UserError(f"model.weights: '{name}' is {sizes}" + (f"; {ANEW}" if name in head else ""))
     if extra := next((name for name in weights if name not in wanted), None):
         raise UserError(f"model.weights: '{path}' holds '{extra}', which {model.name} has not")
     net.load_state_dict(weights)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lthbench.base.errors import UserError
 from lthbench.models import ModelSettings, create
-from lthbench.models.initialise import fresh
+from lthbench.models.initialise import fresh, output_of
 
 Tensors = dict[str, Tensor]
 
@@ -21,22 +21,16 @@ def transplanted(
     """
     net = create(model) if output is None else fresh(model, output[0], output[1], 0)
     own = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    apart = _output(net) if output is not None else set()
+    apart = output_of(net) if output is not None else set()
     for name in sorted((own.keys() | weights.keys()) - apart):
         if name not in own or name not in weights:
             raise UserError(f"ticket: '{name}' is in {'the ticket' if name in weights else model.name} only")
         if own[name].shape != weights[name].shape:
             there, here = tuple(weights[name].shape), tuple(own[name].shape)
-            hint = "" if apart or name not in _output(net) else "; ticket_output=fresh draws the output layer anew"
+            hint = "" if apart or name not in output_of(net) else "; ticket_output=fresh draws the output layer anew"
             raise UserError(f"ticket: '{name}' is {there} in the ticket, {here} in {model.name}{hint}")
         own[name] = weights[name]
     return own, {name: kept for name, kept in mask.items() if name in own and name not in apart}
-
-
-def _output(net: nn.Module) -> set[str]:
-    """The parameters of the last linear layer."""
-    layers = [(name, m) for name, m in net.named_modules() if isinstance(m, nn.Linear)]
-    return {f"{layers[-1][0]}.{name}" for name, _ in layers[-1][1].named_parameters()} if layers else set()
 
 
 def read_state(path: str) -> tuple[Tensors, Tensors]:

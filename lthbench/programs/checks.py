@@ -11,7 +11,7 @@ from lthbench.programs.compressing import check_compression
 from lthbench.programs.controls import CONTROLS
 from lthbench.programs.controls import check as check_control
 from lthbench.programs.retraining import UNITS
-from lthbench.programs.sparsifying import check_sparsifying
+from lthbench.programs.sparsifying import check_copies, check_sparsifying
 from lthbench.pruning.density import parse_sparsity
 from lthbench.pruning.structure import Structure
 
@@ -34,6 +34,7 @@ def check(run: Run) -> None:
         (run.control, tuple(CONTROLS), "control"),
         (run.select, tuple(SELECTS), "select"),
         (run.weights_as, ("dense", "init"), "model.weights_as"),
+        (run.weights_output, ("kept", "fresh"), "model.weights_output"),
         (run.pruner.program, ("after_training", "at_init", "during_training"), "pruner.program"),
     ):
         if value not in known:
@@ -58,6 +59,9 @@ def check(run: Run) -> None:
         check_control(run)
     if run.sparsify is not None:
         check_sparsifying(run)
+        if len(run.copies) > 1:
+            _check_soup(run)
+            check_copies(run)
     if run.compression is not None:
         check_compression(run)
     if (run.rounds or pair) and run.pruner.program == "after_training":

@@ -3,14 +3,18 @@ Evci et al. 2020, arXiv 1911.11134; Sanh et al. 2020, arXiv 2005.07683)."""
 
 from __future__ import annotations
 
-from lthbench.engine.graph import State
+from lthbench.engine.graph import Stage, State
 from lthbench.programs.run import Experiment, Run
+from lthbench.programs.soup import made_of
 from lthbench.stages import train as trajectory
 from lthbench.stages.train import train
 
 
 def prune_during_training(run: Run) -> Experiment:
-    """Initialise, train; where nothing goes before `begin`, that part is the dense run."""
+    """Initialise, train; where nothing goes before `begin`, that part is the dense run.
+
+    A soup averages copies that part where the mask has changed for the last time; copy 0 is the run itself.
+    """
     start = run.start()
     done = Experiment(run).add("init", start)
     if run.sparsify is None:
@@ -30,5 +34,22 @@ def prune_during_training(run: Run) -> Experiment:
         moments=begun if isinstance(begun, State) else None,
         first=begin,
         sparsify=run.sparsify,
+        teacher=run.taught,
     )
-    return done.add("net 1", sparse.at(run.steps)).finish(sparse.at(run.steps))
+    net = sparse.at(run.steps)
+    if len(run.copies) == 1:
+        return done.add("net 1", net).finish(net)
+    nets = [net] + [_copy(run, sparse, number) for number in range(1, len(run.copies))]
+    for number, each in enumerate(nets):
+        done.add(f"net 1.{number}", each)
+    return made_of(nets, run, done)
+
+
+def _copy(run: Run, sparse: Stage, number: int) -> State:
+    """The rest of the training once more, with the mask as it stays, on batches of its own."""
+    first = run.settled_step
+    begun = sparse.at(first)
+    copy = train(
+        begun, run.recipe, run.data, run.seed, moments=begun, first=first, index=(0, number), teacher=run.taught
+    )
+    return copy.at(run.steps)

@@ -20,10 +20,11 @@ def identity(run: Run) -> dict[str, Any]:
     if run.compression:
         return identity(replace(run, compression=None)) | _said_of_compression(run, run.compression)
     after, anew = run.pruner.program == "after_training", run.control in ANEW
+    drawn = run.weights is None or run.fresh_output
     said: dict[str, Any] = {
         "model": run.model,
-        "initialiser": run.initialiser if not run.weights or (run.rounds and run.control in DRAWN) else None,
-        "weights": run.weights and {"sha256": run.weights, "as": run.weights_as if after else "init"},
+        "initialiser": run.initialiser if drawn or (run.rounds and run.control in DRAWN) else None,
+        "weights": _given(run, run.weights_as if after else "init"),
         "data": run.data,
         "prunable": run.prunable,
         "select": run.select if run.select == "last" else {"by": run.select, "every": run.every},
@@ -35,9 +36,9 @@ def identity(run: Run) -> dict[str, Any]:
     if run.ticket:
         fresh = run.ticket.output == "fresh"
         said |= {"initialiser": run.initialiser if fresh else None, "weights": None, "seed": run.seed}
-        return said | {"train": run.recipe, "steps": run.steps, "ticket": run.ticket}
+        return said | {"train": run.recipe, "steps": run.steps, "ticket": run.ticket} | _taught(run)
     if not run.dense_steps and not run.rounds:  # a network as it is
-        said |= {"weights": run.weights and {"sha256": run.weights}, "seed": None if run.weights else run.seed}
+        said |= {"weights": _given(run), "seed": run.seed if drawn else None}
         return said | {"data": replace(run.data, augment=Augment()), "select": "last"}
     said["seed"] = run.seed
     longer = run.control == "longer" and bool(run.rounds)
@@ -47,8 +48,9 @@ def identity(run: Run) -> dict[str, Any]:
         said |= {"train": run.trained_by if run.sparsify else run.recipe, "steps": run.steps}
     pair = run.soup.name == "instability"
     if longer or not (run.rounds or pair):
-        return said | {"weights": run.weights and {"sha256": run.weights, "as": "init"}}
+        return said | {"weights": _given(run, "init")}
     if run.rounds:
+        said |= _taught(run)
         said |= {
             "pruner": run.pruner,
             "allocation": run.sparsify.allocation if run.sparsify else run.allocation,
@@ -59,6 +61,8 @@ def identity(run: Run) -> dict[str, Any]:
         said["rates_applied"] = run.rates_applied
     if anew and run.fresh_steps != run.steps:
         said["control_steps"] = run.fresh_steps
+    if run.sparsify and len(run.copies) > 1:
+        said["soup"] = _said_of_soup(run) | {"m": run.soup.m}
     if after and (pair or len(run.rounds) > anew):
         copies = [_said_of(run, how, max(1, len(run.rounds) - anew)) for how in run.copies]
         said["retrain"] = copies[0]
@@ -77,6 +81,18 @@ def _said_of_compression(run: Run, how: Compression) -> dict[str, Any]:
     if steps or how.init == "random":
         made["seed"] = run.seed
     return made | ({"data": run.data} if steps else {})
+
+
+def _given(run: Run, used: str | None = None) -> dict[str, Any] | None:
+    """Given weights, and what they are used as."""
+    if run.weights is None:
+        return None
+    said = {"sha256": run.weights} | ({"as": used} if used else {})
+    return said | ({"output": "fresh"} if run.fresh_output else {})
+
+
+def _taught(run: Run) -> dict[str, Any]:
+    return {"distill": run.teacher} if run.teacher else {}
 
 
 def _said_of(run: Run, how: Retrain, rounds: int) -> Any:

@@ -20,6 +20,7 @@ from lthbench.programs.compressing import Compression
 from lthbench.programs.retraining import Retrain, Rewind, Round, planned
 from lthbench.programs.schedules import Schedule
 from lthbench.programs.sparsifying import frozen
+from lthbench.programs.teaching import DENSE, Teacher
 from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.density import Density, parse_sparsity
 from lthbench.pruning.dynamics import METHODS, Method, Sparsify
@@ -32,7 +33,7 @@ from lthbench.stages.evaluate import evaluate
 from lthbench.stages.prune import Pruner
 from lthbench.stages.ticket import OUTPUTS
 from lthbench.stages.train import train
-from lthbench.training.recipe import Recipe
+from lthbench.training.recipe import Distill, Recipe
 
 _BEST_BY = {"best_val_loss": "val.loss", "best_test": "test.accuracy"}
 
@@ -61,7 +62,8 @@ class Run(Settings):
     """Resolved settings: nothing left to look up but the data. Steps are optimiser steps.
 
     `weights` is the sha256 of a file with given weights, which `weights_as` either the trained `dense` network or
-    the `init`ial one. `every` is the distance of measured points, or None.
+    the `init`ial one; `weights_output`: their output layer is `kept`, or drawn anew (`fresh`). `every` is the distance
+    of measured points, or None.
     """
 
     model: ModelSettings
@@ -88,6 +90,8 @@ class Run(Settings):
     weights: str | None = None
     weights_as: str = "dense"
     weights_path: str | None = aside()
+    weights_output: str = "kept"
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -123,6 +127,11 @@ class Run(Settings):
         return Sparsify(self.pruner.criterion, self.prunable, allocation, str(density) if density else None)
 
     @property
+    def settled_step(self) -> int:
+        """The step after which the mask of a method that settles stays."""
+        return int(self.pruner.criterion.args["end"])
+
+    @property
     def trained_by(self) -> Recipe:
         """The recipe of training during which the mask changes: as far as it means something to frozen weights."""
         assert self.method is not None
@@ -138,6 +147,11 @@ class Run(Settings):
     def given_dense(self) -> bool:
         """Whether the dense network comes from a file: then it is not trained."""
         return self.weights is not None and self.weights_as == "dense"
+
+    @property
+    def fresh_output(self) -> bool:
+        """Whether given weights get an output layer that is drawn anew."""
+        return self.weights is not None and self.weights_output == "fresh"
 
     @property
     def dense_steps(self) -> int:
@@ -189,8 +203,19 @@ class Run(Settings):
     def start(self) -> Stage:
         """The network that training, or pruning a given network, starts from."""
         if self.weights is not None:
-            return initial.given(self.model, self.weights, self.weights_path)
+            output = (self.initialiser, self.seed) if self.fresh_output else None
+            return initial.given(self.model, self.weights, self.weights_path, output)
         return initial.init(self.model, self.initialiser, self.seed)
+
+    @property
+    def taught(self) -> tuple[Ref, Distill] | None:
+        """Who teaches what is pruned, and how; None: it learns from labels alone."""
+        if self.teacher is None:
+            return None
+        if self.teacher.who != DENSE:
+            return initial.given(self.model, self.teacher.who, self.teacher.path), self.teacher.how
+        dense = train(self.start(), self.recipe, self.data, self.seed)
+        return trajectory.at(dense, self.dense_steps), self.teacher.how
 
     @property
     def fresh_steps(self) -> int:
@@ -217,6 +242,7 @@ class Run(Settings):
             first=plan.first,
             index=(number if plan.own else 0, copy if self.soup.vary == "seed" else 0),
             adapt=plan.adapt,
+            teacher=self.taught if mask is not None else None,
         )
         return final.at(plan.last)
 
@@ -235,7 +261,7 @@ class Run(Settings):
     def anew(self, start: Ref, mask: Stage, net: Ref) -> State:
         """The training of a control that begins with initial weights: once, with the dense recipe."""
         begin, under = self.altered(start, mask, net)
-        return train(begin, self.recipe, self.data, self.seed, mask=under).at(self.fresh_steps)
+        return train(begin, self.recipe, self.data, self.seed, mask=under, teacher=self.taught).at(self.fresh_steps)
 
     def longer(self, start: Ref) -> State:
         """The dense network, trained for the steps of the whole pipeline."""

@@ -32,6 +32,11 @@ def soup(run: Run) -> Experiment:
         if number < len(run.rounds):
             net = average(nets, chosen, run.recalibrate, run.data, run.soup.accept)
             done.add(f"net {number}", net)
+    return made_of(nets, run, done)
+
+
+def made_of(nets: Sequence[Ref], run: Run, done: Experiment) -> Experiment:
+    """Evaluate what a soup, or a baseline, makes of its last candidates."""
     if run.soup.name in ("mean", "ensemble"):
         return done.evaluate([run.settled(each) for each in nets], run.soup.name)
     final = run.soup.name if run.soup.name in ("greedy", "best") else "uniform"

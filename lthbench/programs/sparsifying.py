@@ -34,6 +34,20 @@ def check_sparsifying(run: Run) -> None:
         raise UserError(f"pruner.initial: {initial} is more than sparsity={run.sparsity}, where it shall end")
 
 
+def check_copies(run: Run) -> None:
+    """Raise a UserError where several trainings from the last change of the mask on cannot be averaged."""
+    assert run.method is not None
+    name, soup = f"pruner={run.method.name}", f"soup={run.soup.name}"
+    if not run.method.settles:
+        raise UserError(f"{soup} averages networks of one mask; that of {name} may change until the last step")
+    if run.soup.name == "reprune":
+        raise UserError(f"{soup} prunes after training; {name} has one mask, and the mean of its copies has it too")
+    if run.soup.vary != "seed":
+        raise UserError(f"soup.vary={run.soup.vary} is about retraining; {name} has none: soup.vary=seed")
+    if run.settled_step >= run.steps:
+        raise UserError(f"pruner.end is step {run.settled_step}; {soup} needs training after the mask's last change")
+
+
 def frozen(recipe: Recipe) -> Recipe:
     """A recipe without what means nothing to weights that are not trained; its schedule is that of the scores."""
     return replace(

@@ -18,7 +18,7 @@ from lthbench.stages.train import train
 def transfer(run: Run, source: Experiment | None = None) -> Experiment:
     """The ticket's mask and initial weights, trained once with this run's recipe and data; `source` finds it first."""
     start = _ticket(run, source)
-    net = train(start, run.recipe, run.data, run.seed).at(run.steps)
+    net = train(start, run.recipe, run.data, run.seed, teacher=run.taught).at(run.steps)
     return Experiment(run).add("ticket", start).add("net 1", net).finish(net)
 
 

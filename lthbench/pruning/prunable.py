@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,8 +26,28 @@ PRESETS: dict[str, tuple[str, Callable[[str, Weight], bool]]] = {
         "convolutions larger than 1x1 (LTH section 4: no shortcuts, no output)",
         lambda name, w: w.kind == "conv" and w.parameter.shape[2:] != (1, 1),
     ),
+    "encoder": (
+        "all weights but the output layer's, a pooler's and embeddings' (fine-pruning: Sanh et al. 2020)",
+        lambda name, w: role(name, w.kind) not in ("head", "pooler", "embedding"),
+    ),
     "no_output": ("all weights but the output layer's (open_lth's LeNet)", lambda name, w: w.kind != "output"),
 }
+
+
+ROLES = {  # what a layer of a transformer is for, by what timm and transformers call it; the first that fits
+    "embedding": r"embed|(^|\.)(wte|wpe)\.",
+    "attention": r"attn|attention",
+    "mlp": r"mlp|ffn|feed_?forward|(^|\.)(intermediate|output)\.dense",
+    "pooler": r"(^|\.)pooler\.",
+    "head": r"(^|\.)(heads?|head_dist|classifier|pre_classifier|qa_outputs|score)\.",
+}
+
+
+def role(name: str, kind: str) -> str:
+    """What a weight is for in a transformer (ROLES), by its name; its kind in other networks."""
+    if kind == "output":
+        return "head"
+    return next((what for what, pattern in ROLES.items() if re.search(pattern, name)), kind)
 
 
 def known(preset: str) -> str:

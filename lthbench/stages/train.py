@@ -19,7 +19,7 @@ from lthbench.engine.plan import Work
 from lthbench.engine.runner import Job, Stopped
 from lthbench.engine.store import At, Demand, Points, moments_file, progress_file, resume_file, state_file
 from lthbench.pruning.dynamics import Sparsify
-from lthbench.training.recipe import Recipe
+from lthbench.training.recipe import Distill, Recipe
 from lthbench.training.schedules import Adaptive
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Train(Settings):
     `adapt`: the recipe's learning rate is multiplied with what the start lost to the mask, a number that is found
     when training begins and kept with the optimiser's state. `sparsify`: the mask changes on the way; what that
     remembers is kept there too, under `x/`. `tied`: weights of one value in a layer stay so (see `compress.codebook`).
+    `distill`: the input `teacher` has a share in the loss.
     """
 
     recipe: Recipe
@@ -48,6 +49,7 @@ class Train(Settings):
     adapt: Adaptive | None = later(None)
     sparsify: Sparsify | None = later(None)
     tied: bool = later(False)
+    distill: Distill | None = later(None)
 
 
 def train(
@@ -63,16 +65,18 @@ def train(
     adapt: Adaptive | None = None,
     sparsify: Sparsify | None = None,
     tied: bool = False,
+    teacher: tuple[Ref, Distill] | None = None,
 ) -> Stage:
     """The training run from a state; `moments` is the state whose optimiser state it goes on with, None a fresh one.
 
     Going on from `dense.at(k)` at position k with its own moments, recipe and streams IS the dense run.
     """
-    settings = Train(recipe, data, seed, index, first, adapt, sparsify, tied)
+    settings = Train(recipe, data, seed, index, first, adapt, sparsify, tied, teacher[1] if teacher else None)
     if (
         mask is None
         and sparsify is None
         and not tied
+        and teacher is None
         and isinstance(start, State)
         and start == moments
         and start.step == first
@@ -80,7 +84,7 @@ def train(
         and Train(recipe, data, seed, index, start.stage.settings.first).text == start.stage.settings.text
     ):
         return start.stage
-    inputs = {"start": start, "mask": mask, "moments": moments}
+    inputs = {"start": start, "mask": mask, "moments": moments, "teacher": teacher[0] if teacher else None}
     return stage(KIND, VERSION, settings, {role: ref for role, ref in inputs.items() if ref is not None})
 
 
@@ -174,6 +178,7 @@ def _begin(job: Job, s: Train) -> Trajectory:
     steps = s.recipe.steps_per_epoch(s.data.train_samples)
     samples = split(s.data, "train", job.device)
     stream = samples.stream(s.data.augment, s.recipe.batch, steps, s.seed, s.index)
+    teacher = _teacher(job, s)
     if job.resume is not None:
         names = job.store.names(job.stage.id)
         if resume_file(job.resume) in names:
@@ -184,7 +189,7 @@ def _begin(job: Job, s: Train) -> Trajectory:
             moments = job.store.read(job.stage.id, moments_file(job.resume))[0]
         recipe = replace(s.recipe, lr=moments["lr"].item()) if s.adapt else s.recipe
         start, step, begun = Checkpoint.unpack(packed), job.resume, _dynamics(s, part(moments, "x"))
-        return Trajectory(start, moments, recipe, stream, step, s.first, job.device, begun)
+        return Trajectory(start, moments, recipe, stream, step, s.first, job.device, begun, teacher)
     packed_start = job.input("start")
     assert packed_start is not None
     start, recipe = Checkpoint.unpack(packed_start), s.recipe
@@ -199,7 +204,22 @@ def _begin(job: Job, s: Train) -> Trajectory:
     moments = dict(packed_moments[0]) if packed_moments else {}
     for own in [name for name in moments if name in ("loss", "lr") or name.startswith("x/")]:
         del moments[own]  # they belong to the run the moments come from
-    return Trajectory(start, moments, recipe, stream, s.first, s.first, job.device, _dynamics(s, None))
+    return Trajectory(start, moments, recipe, stream, s.first, s.first, job.device, _dynamics(s, None), teacher)
+
+
+def _teacher(job: Job, s: Train) -> Any:
+    """The network that has a share in the loss, if there is one."""
+    if s.distill is None:
+        return None
+    import torch
+
+    from lthbench.training.checkpoint import Checkpoint
+    from lthbench.training.teacher import Teacher
+
+    packed = job.input("teacher")
+    assert packed is not None
+    net = Checkpoint.unpack(packed).network().to(job.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Teacher(net, s.distill)
 
 
 def _dynamics(s: Train, kept: dict[str, Any] | None) -> Any:

@@ -21,6 +21,7 @@ from lthbench.base.seeds import derive
 from lthbench.data.stream import Stream
 from lthbench.training.checkpoint import Checkpoint, Tensors, part
 from lthbench.training.recipe import Recipe
+from lthbench.training.teacher import Teacher
 
 
 class Dynamics(Protocol):
@@ -51,7 +52,8 @@ class Trajectory:
 
     Steps are counted on the dense schedule: a run that is at `step`, having begun at `first`, draws the batches
     and learning rates of that position. `moments` holds the optimiser state to go on with; empty: a fresh one.
-    `dynamics` makes what changes the mask on the way; without it the start's mask stays.
+    `dynamics` makes what changes the mask on the way; without it the start's mask stays. `teacher`, on the device, has
+    a share in the loss.
     """
 
     def __init__(
@@ -64,9 +66,10 @@ class Trajectory:
         first: int = 0,
         device: str = "cpu",
         dynamics: Callable[[Trajectory], Dynamics] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model, self.recipe, self.stream, self.step, self.first = start.model, recipe, stream, step, first
-        self.device, self.diverged_at = device, start.diverged_at
+        self.device, self.diverged_at, self.teacher = device, start.diverged_at, teacher
         self.mask = {k: v.to(device) for k, v in start.mask.items()}
         self.net = start.network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = dict(self.net.named_parameters())
@@ -106,6 +109,7 @@ class Trajectory:
         """The loop. Nothing in here waits for the device."""
         net, recipe, optimizer, stream = self.net, self.recipe, self.optimizer, self.stream
         forward, scaler, update, dynamics = self._forward, self._scaler, self._update, self.dynamics
+        teacher = self.teacher
         on_gpu = torch.device(self.device).type == "cuda"
         cast: Any = nullcontext()
         if recipe.precision != "float32":
@@ -127,7 +131,10 @@ class Trajectory:
             if dynamics:
                 dynamics.before(step)
             with cast:
-                loss = F.cross_entropy(forward(x), y, label_smoothing=recipe.label_smoothing)
+                logits = forward(x)
+                loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+                if teacher:
+                    loss = teacher(loss, logits, x)
             for parameter in update.parameters:
                 parameter.grad = None
             (scaler.scale(loss) if scaler else loss).backward()

@@ -61,6 +61,21 @@ class LrSchedule(Settings):
 
 
 @dataclass(frozen=True)
+class Distill(Settings):
+    """A teacher's share of the loss: (1 - weight) times the loss on labels, plus weight times the distillation loss at
+    a temperature (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    weight: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise UserError(f"train.distill.weight: {self.weight} is not in 0 < w <= 1")
+        if self.temperature <= 0:
+            raise UserError(f"train.distill.temperature: {self.temperature} is not positive")
+
+
+@dataclass(frozen=True)
 class Recipe(Settings):
     """Optimiser, learning rate, batches and loss.
 

@@ -151,6 +151,16 @@ def test_a_validation_image_is_never_trained_on():
     assert torch.equal(y.bincount(), split(data, "train").y.bincount())
 
 
+def test_of_what_is_left_the_first_drawn_are_trained_on():
+    data = replace(CIFAR, validation=100, split_seed=4)
+    few, more = (split(replace(data, train_images=n), "train").samples.tolist() for n in (50, 200))
+    assert len(few) == 50 and set(few) < set(more) < set(split(data, "train").samples.tolist())
+    assert few == sorted(few)
+    assert torch.equal(split(replace(data, train_images=50), "val").samples, split(data, "val").samples)
+    assert replace(data, train_images=50).train_samples == 50
+    assert replace(data, train_images=412).train_samples == data.train_samples
+
+
 # ---- normalisation
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from lthbench.base.errors import UserError
 from lthbench.data.sets import Augment, DataSettings, Normalise
 from lthbench.models import ModelSettings, create
-from lthbench.models.initialise import INITIALISERS, fresh, given, known
+from lthbench.models.initialise import INITIALISERS, fresh, given, known, pretrained
 
 SMALL = ModelSettings.of("lenet_300_100", {"width": 0.1}, (1, 4, 4), 3)
 WIDE = {
@@ -172,6 +172,47 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(content, message, tmp_p
         given(SMALL, path)
     assert str(error.value).startswith("model.weights: ")
     assert "\n" not in str(error.value)
+
+
+OTHER = ModelSettings.of("lenet_300_100", {"width": 0.1}, (1, 4, 4), 7)
+
+
+@pytest.mark.parametrize("content", [weights(), {n: t for n, t in weights().items() if not n.startswith("fc3.")}])
+def test_the_output_layer_is_drawn_anew_for_another_task(content, tmp_path):
+    """As a fresh network of the seed has it, whatever the file has in its place."""
+    path = str(tmp_path / "weights.pt")
+    torch.save(content, path)
+    drawn = fresh(OTHER, "glorot_normal", 7, 0).state_dict()
+    for name, tensor in given(OTHER, path, ("glorot_normal", 7)).state_dict().items():
+        assert torch.equal(tensor, drawn[name] if name.startswith("fc3.") else weights()[name])
+
+
+def test_another_task_is_refused_with_the_way_out(tmp_path):
+    path = str(tmp_path / "weights.pt")
+    torch.save(weights(), path)
+    with pytest.raises(UserError, match=r"\(3, 10\) in .*; model\.weights_output=fresh draws it anew$"):
+        given(OTHER, path)
+
+
+def test_a_library_draws_no_output_layer_by_itself(monkeypatch):
+    """timm drops what it has for other classes and draws from the global generator: here the seed does."""
+    import timm
+
+    real = timm.create_model
+
+    def fake(name, pretrained=False, **sizes):
+        net = real(name, **sizes)
+        net.pretrained_cfg["num_classes"] = 1000
+        return net
+
+    monkeypatch.setattr(timm, "create_model", fake)
+    model = ModelSettings.of("timm", {"name": "resnet10t", "version": "0"}, (3, 32, 32), 7)
+    with pytest.raises(
+        UserError, match=r"^model\.pretrained: timm's output layer is for 1000 classes, not 7; model\.w"
+    ):
+        pretrained(model)
+    one, other, third = (pretrained(model, ("pytorch", seed)).fc.weight for seed in (1, 1, 2))
+    assert torch.equal(one, other) and not torch.equal(one, third)
 
 
 class Payload:

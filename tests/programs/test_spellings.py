@@ -16,7 +16,8 @@ from lthbench.programs.candidates import Recalibration, Soup
 from lthbench.programs.compressing import Compression
 from lthbench.programs.controls import CONTROLS
 from lthbench.programs.identity import identity
-from lthbench.training.recipe import LrSchedule
+from lthbench.programs.teaching import Teacher
+from lthbench.training.recipe import Distill, LrSchedule
 
 RESNET = ModelSettings.of("resnet_20", {"width": 0.25}, MODEL.shape, MODEL.classes)
 CONSTANT = replace(RECIPE, schedule=LrSchedule("constant"))
@@ -66,6 +67,8 @@ CHOICES = {
     "initialiser": ["pytorch", "glorot_normal"],
     "weights": [None, "a" * 64],
     "weights_as": ["dense", "init"],
+    "weights_output": ["kept", "fresh"],
+    "teacher": [None, Teacher("dense", Distill(0.5, 2.0)), Teacher("b" * 64, Distill(0.5, 2.0))],
     "prunable": ["weights", "no_output"],
     "compression": [
         None,

@@ -4,7 +4,7 @@ from torch import nn
 
 from lthbench.base.errors import UserError
 from lthbench.models import ModelSettings, create
-from lthbench.pruning.prunable import PRESETS, known, prunable
+from lthbench.pruning.prunable import PRESETS, known, prunable, role
 
 
 def net(name, shape, **args):
@@ -72,6 +72,45 @@ def test_a_network_of_convolutions_has_no_output_layer():
 def test_convolutions_on_the_meta_device_are_counted():
     with torch.device("meta"):
         assert count(prunable(net("lenet_5_caffe", (1, 28, 28)), "weights")) == 430500
+
+
+@pytest.mark.parametrize("name", ["resnet_20", "vgg_11"])
+def test_the_encoder_of_a_network_of_images_is_all_but_its_output(name):
+    model = net(name, (3, 32, 32))
+    assert list(prunable(model, "encoder")) == list(prunable(model, "no_output"))
+
+
+def test_the_encoder_of_a_transformer_is_its_blocks():
+    """Per block 4 d^2 of attention and 8 d^2 of the MLP."""
+    args = {"name": "vit_tiny_patch16_224", "version": "0"}
+    vit = create(ModelSettings.of("timm", args, (3, 32, 32), 10))
+    found = prunable(vit, "encoder")
+    assert count(found) == 12 * 12 * 192**2
+    assert all(name.startswith("blocks.") for name in found)
+    assert set(prunable(vit, "weights")) - set(found) == {"patch_embed.proj.weight", "head.weight"}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("bert.embeddings.word_embeddings.weight", "embedding"),
+        ("bert.encoder.layer.0.attention.self.query.weight", "attention"),
+        ("bert.encoder.layer.0.attention.output.dense.weight", "attention"),
+        ("bert.encoder.layer.0.intermediate.dense.weight", "mlp"),
+        ("bert.encoder.layer.0.output.dense.weight", "mlp"),
+        ("bert.pooler.dense.weight", "pooler"),
+        ("distilbert.transformer.layer.0.ffn.lin1.weight", "mlp"),
+        ("distilbert.transformer.layer.0.attention.q_lin.weight", "attention"),
+        ("patch_embed.proj.weight", "embedding"),
+        ("blocks.0.attn.qkv.weight", "attention"),
+        ("head.weight", "head"),
+        ("layer1.0.conv1.weight", "linear"),
+        ("fc1.weight", "linear"),
+    ],
+)
+def test_what_a_layer_is_for_is_in_its_name(name, what):
+    assert role(name, "linear") == what
+    assert role(name, "output") == "head"
 
 
 def test_presets_have_names():

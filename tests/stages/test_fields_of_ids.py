@@ -24,7 +24,7 @@ from lthbench.stages.pack import Pack
 from lthbench.stages.prune import Prune
 from lthbench.stages.share import Share
 from lthbench.stages.train import Train, train
-from lthbench.training.recipe import LrSchedule
+from lthbench.training.recipe import Distill, LrSchedule
 from lthbench.training.schedules import Adaptive
 
 FILE = DataSettings("own.npz", "abc", Normalise("image"), Augment(), 5, 0, (1, 8, 8), 10, 1437, "data", False)
@@ -43,6 +43,7 @@ SETTINGS = [
     Share(8, 5, "random", 300, 0),
     Pack(8, 5, 5),
     Train(RECIPE, FILE, 0, (0, 0), 0, None, Sparsify(GMP, "weights", Allocation("uniform", {}), "1/10")),
+    Train(RECIPE, replace(FILE, train_images=50), 0, (0, 0), 0, distill=Distill(0.5, 2.0)),
 ]
 
 
@@ -119,7 +120,9 @@ def test_every_input_is_in_the_id():
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(11)),
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(10), first=10),
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(10), first=10, index=(1, 0)),
-        train(dense.at(10), RECIPE, DATA, 0, moments=dense.at(10), first=10, sparsify=SETTINGS[-1].sparsify),
+        train(dense.at(10), RECIPE, DATA, 0, moments=dense.at(10), first=10, sparsify=SETTINGS[8].sparsify),
+        train(start, RECIPE, DATA, 0, teacher=(dense.at(10), SETTINGS[9].distill)),
+        train(start, RECIPE, DATA, 0, teacher=(dense.at(11), SETTINGS[9].distill)),
     ]
     assert len({s.id for s in made}) == len(made)
 

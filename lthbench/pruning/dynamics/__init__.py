@@ -52,7 +52,7 @@ class Sparsify(Settings):
 @dataclass(frozen=True)
 class Method:
     """A registered method. `outcome`: its settings decide how much stays, not `sparsity`. `frozen`: weights are not
-    trained. `late`: until `begin` the run is the dense one."""
+    trained. `late`: until `begin` the run is the dense one. `settles`: from `end` on the mask stays."""
 
     name: str
     version: int
@@ -61,6 +61,7 @@ class Method:
     outcome: bool
     frozen: bool
     late: bool
+    settles: bool
 
     def settings(self, said: Mapping[str, Any], steps: int, per_epoch: int) -> CriterionSettings:
         """What the configuration says, its places in steps. Raises UserError for what does not fit the training."""
@@ -100,12 +101,13 @@ def method(
     outcome: bool = False,
     frozen: bool = False,
     late: bool = False,
+    settles: bool = False,
 ) -> Callable[[Any], Any]:
     """Register the decorated class; raise `version` when its numbers change."""
 
     def register(make: Any) -> Any:
         what = (inspect.getdoc(make) or "").splitlines()[0]
-        METHODS[name] = Method(name, version, make, what, outcome, frozen, late)
+        METHODS[name] = Method(name, version, make, what, outcome, frozen, late, settles)
         return make
 
     return register

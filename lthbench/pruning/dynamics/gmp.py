@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method("gmp", version=1, late=True)
+@method("gmp", version=1, late=True, settles=True)
 class Gmp(Zeroed):
     """|w|: the smallest go, every so many steps, until the cubic schedule has met the sparsity."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method("rigl", version=1)
+@method("rigl", version=1, settles=True)
 class RigL(Zeroed):
     """|w| says what goes, |dL/dw| of all weights what comes in its place, every so many steps until `end`."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method("set", version=1)
+@method("set", version=1, settles=True)
 class Set(Zeroed):
     """|w| among the weights of one sign says what goes; chance what comes in its place, every so many steps."""
 
