@@ -206,6 +206,7 @@ def test_a_library_draws_no_output_layer_by_itself(monkeypatch):
         return net
 
     monkeypatch.setattr(timm, "create_model", fake)
+    monkeypatch.setattr("lthbench.models.others._reachable", lambda name: None)
     model = ModelSettings.of("timm", {"name": "resnet10t", "version": "0"}, (3, 32, 32), 7)
     with pytest.raises(
         UserError, match=r"^model\.pretrained: timm's output layer is for 1000 classes, not 7; model\.w"
