@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from lthbench.base.errors import UserError
+from lthbench.base.errors import UserError, near
 from lthbench.base.settings import Settings, build, coerce
 from lthbench.data.known import FOLDERS, SETS, standin
 from lthbench.data.sets import Augment, DataSettings, describe_file
@@ -32,7 +32,7 @@ from lthbench.pruning.criteria import CRITERIA, CriterionSettings
 from lthbench.pruning.density import parse_sparsity
 from lthbench.pruning.dynamics import PLACES, method_of
 from lthbench.pruning.own import own_settings
-from lthbench.pruning.prunable import known
+from lthbench.pruning.prunable import ROLES, known
 from lthbench.pruning.scoring import Scoring
 from lthbench.pruning.structure import Structure
 from lthbench.stages.prune import Pruner
@@ -361,9 +361,12 @@ def _exact(value: Any, where: str) -> str:
 
 def _allocation(section: dict[str, Any]) -> Allocation:
     made = {"rates": {}, **section}
-    for key in ("rates", "layers"):
+    for key in ("rates", "roles", "layers"):
         if isinstance(values := made.get(key), Mapping):
             made[key] = {name: _exact(value, f"allocation.{key}.{name}") for name, value in values.items()}
+    if wrong := next((name for name in made.get("roles", ()) if name not in ROLES), None):
+        raise UserError(f"allocation.roles: unknown '{wrong}'{near(wrong, ROLES)}")
+    made["rates"] |= made.pop("roles", {})
     made |= {key: _exact(made[key], f"allocation.{key}") for key in ("quality", "linear") if key in made}
     return build(Allocation, made, "allocation")
 

@@ -75,13 +75,14 @@ def _check_rounds(run: Run) -> None:
         what, verb = ("rates", "removes rates") if name == "by_kind" else ("thresholds", "sets a threshold")
         if not isinstance(target, int):
             raise UserError(f"allocation={name} {verb} a round: say sparsity=level:n, not a sparsity")
-        if run.schedule.name == "geometric":
+        if run.schedule.name in ("geometric", "linear"):
             raise UserError(f"allocation={name} needs schedule=iterative or oneshot: its {what} count the rounds")
     rate = run.schedule.rate
     if isinstance(target, int):
         too_many = target > MOST_ROUNDS
     else:
-        too_many = run.schedule.name == "iterative" and float(1 - target) < (1 - Fraction(rate)) ** MOST_ROUNDS
+        too_many = run.schedule.name == "linear" and target > MOST_ROUNDS * Fraction(rate)
+        too_many |= run.schedule.name == "iterative" and float(1 - target) < (1 - Fraction(rate)) ** MOST_ROUNDS
     if too_many:
         raise UserError(f"sparsity: {run.sparsity} takes more than {MOST_ROUNDS} rounds of schedule.rate={rate}")
 

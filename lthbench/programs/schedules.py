@@ -12,13 +12,15 @@ from lthbench.pruning.density import Density, rooted
 SCHEDULES = {
     "oneshot": "one round",
     "iterative": "each round removes `rate` of what is left, the last one less, to hit the target (LTH)",
+    "linear": "each round removes `rate` of the original weights, the last one less (BERT tickets)",
     "geometric": "`rounds` rounds with equal factors",
 }
 
 
 @dataclass(frozen=True)
 class Schedule(Settings):
-    """`rate`: the share of what is left that a round removes, as exact text; `rounds` for `geometric`.
+    """`rate`: the share of what is left (`linear`: of what there was at first) that a round removes, as exact text;
+    `rounds` for `geometric`.
 
     `until`: how many of the rounds are run, None: all; a run that stops sooner shares them with those that do not.
     """
@@ -51,10 +53,15 @@ class Schedule(Settings):
         return self._all(target)[: self.until]
 
     def _all(self, target: Fraction | int) -> list[Density]:
-        stays = 1 - Fraction(self.rate)
+        rate = Fraction(self.rate)
+        stays = 1 - rate
         if isinstance(target, int):
             if self.name == "geometric":
                 raise UserError("sparsity=level:n needs schedule=iterative or oneshot; geometric counts its own rounds")
+            if self.name == "linear":
+                if target * rate >= 1:
+                    raise UserError(f"sparsity: {target} rounds of schedule.rate={self.rate} leave nothing")
+                return [Density(1 - r * rate) for r in range(1, target + 1)]
             levels = [Density(stays**r) for r in range(1, target + 1)]
             return levels if self.name == "iterative" else levels[-1:]
         density = 1 - target
@@ -68,5 +75,5 @@ class Schedule(Settings):
         left = stays
         while left > density:
             rounds.append(Density(left))
-            left *= stays
+            left = left - rate if self.name == "linear" else left * stays
         return [*rounds, Density(density)]

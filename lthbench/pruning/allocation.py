@@ -40,10 +40,10 @@ _FIELDS = {
 class Allocation(Settings):
     """Numbers are exact texts.
 
-    `rates` (by_kind): the share of what is left that one round removes, by layer kind. `layers`, by weight name or
-    by kind: densities up to a common factor (given), or what differs from `quality`, thresholds in standard deviations
-    (threshold). `linear`, `vgg` (smart_ratio): the density of linear layers; whether ratios are divided by depth
-    squared too.
+    `rates` (by_kind): the share of what is left that one round removes, by role (attention, mlp, ...) or else by layer
+    kind. `layers`, by weight name, role or kind: densities up to a common factor (given), or what differs from
+    `quality`, thresholds in standard deviations (threshold). `linear`, `vgg` (smart_ratio): the density of linear
+    layers; whether ratios are divided by depth squared too.
     """
 
     name: str
@@ -88,13 +88,14 @@ def fits(text: str, rule: Callable[[Fraction], bool]) -> bool:
 @dataclass(frozen=True)
 class Layer:
     """What an allocation needs to know of a layer: its kind, all its weights, those still there (their number, and
-    for `threshold` their values), and the shape of its weight."""
+    for `threshold` their values), the shape of its weight, and what it is for in a transformer (its role)."""
 
     kind: str
     total: int
     alive: int
     shape: tuple[int, ...] = ()
     values: Tensor | None = None
+    role: str = ""
 
 
 def groups(
@@ -128,9 +129,9 @@ def groups(
 
 
 def _of(allocation: Allocation, name: str, layer: Layer) -> str:
-    """The number that holds for a layer: under its weight's name, or its kind, or for all."""
+    """The number that holds for a layer: under its weight's name, its role, or its kind, or for all."""
     said = allocation.layers or {}
-    found = said.get(name, said.get(layer.kind, allocation.quality))
+    found = said.get(name, said.get(layer.role, said.get(layer.kind, allocation.quality)))
     if found is None:
         raise UserError(f"allocation.layers has no number for '{name}', nor for '{layer.kind}' layers")
     return found
@@ -138,7 +139,8 @@ def _of(allocation: Allocation, name: str, layer: Layer) -> str:
 
 def _known(allocation: Allocation, layers: Mapping[str, Layer]) -> None:
     """Raise a UserError for a name in `allocation.layers` that is no layer's."""
-    known = {*layers, *(layer.kind for layer in layers.values()), "conv", "linear", "output"}
+    kinds = {what for layer in layers.values() for what in (layer.kind, layer.role) if what}
+    known = {*layers, *kinds, "conv", "linear", "output"}
     if wrong := next((name for name in allocation.layers or {} if name not in known), None):
         raise UserError(f"allocation.layers: this network has no '{wrong}'{near(wrong, known)}")
 
@@ -201,11 +203,12 @@ def _within(shares: dict[str, int], layers: dict[str, Layer]) -> dict[str, int]:
 
 def _after_rounds(name: str, layer: Layer, allocation: Allocation, rounds: int) -> int:
     """What stays when each round removes round-half-even(rate * what is left), as the original does."""
-    if layer.kind not in allocation.rates:
+    rate = allocation.rates.get(layer.role, allocation.rates.get(layer.kind))
+    if rate is None:
         raise UserError(f"allocation.rates has no rate for '{layer.kind}' layers")
     left = layer.alive
     for _ in range(rounds):
-        left -= round(Fraction(allocation.rates[layer.kind]) * left)
+        left -= round(Fraction(rate) * left)
     return left
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from lthbench.base.errors import UserError, near
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class Weight(NamedTuple):
-    """A parameter that may be pruned. kind: `conv`, `linear`, or `output` for the last linear layer."""
+    """A parameter that may be pruned. kind: `conv`, `linear`, `output` for the last linear layer; role: see ROLES."""
 
     parameter: nn.Parameter
     kind: str
+    role: str = ""
 
 
 PRESETS: dict[str, tuple[str, Callable[[str, Weight], bool]]] = {
@@ -28,7 +29,7 @@ PRESETS: dict[str, tuple[str, Callable[[str, Weight], bool]]] = {
     ),
     "encoder": (
         "all weights but the output layer's, a pooler's and embeddings' (fine-pruning: Sanh et al. 2020)",
-        lambda name, w: role(name, w.kind) not in ("head", "pooler", "embedding"),
+        lambda name, w: w.role not in ("head", "pooler", "embedding"),
     ),
     "no_output": ("all weights but the output layer's (open_lth's LeNet)", lambda name, w: w.kind != "output"),
 }
@@ -50,6 +51,14 @@ def role(name: str, kind: str) -> str:
     return next((what for what, pattern in ROLES.items() if re.search(pattern, name)), kind)
 
 
+def roles(names: Iterable[str]) -> dict[str, list[str]] | None:
+    """The weights of a transformer by what they are for, those without a role under `other`; None: it is none."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(role(name, "other"), []).append(name)
+    return found if found.keys() & {"attention", "mlp"} else None
+
+
 def known(preset: str) -> str:
     """The preset, or a UserError that names the nearest one."""
     if preset not in PRESETS:
@@ -66,7 +75,7 @@ def prunable(net: nn.Module, preset: str) -> dict[str, Weight]:
     found = {}
     for name, module in layers:
         kind = "conv" if isinstance(module, nn.Conv2d) else "output" if name == last else "linear"
-        weight = Weight(module.weight, kind)  # type: ignore[arg-type]
+        weight = Weight(module.weight, kind, role(f"{name}.weight", kind))  # type: ignore[arg-type]
         if PRESETS[preset][1](name, weight):
             found[f"{name}.weight"] = weight
     if not found:

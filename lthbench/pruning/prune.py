@@ -52,7 +52,7 @@ def prune(
     layers = {
         name: Layer(
             w.kind, w.parameter.numel(), int(alive[name].sum()), tuple(w.parameter.shape),
-            original[name][alive[name]] if allocation.name == "threshold" else None,
+            original[name][alive[name]] if allocation.name == "threshold" else None, w.role,
         )
         for name, w in found.items()
     }  # fmt: skip

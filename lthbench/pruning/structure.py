@@ -178,4 +178,5 @@ def countable(
         return {name: Layer("conv", len(units[name]), len(units[name])) for name in units}
     if structure is not None and not [n for n, w in found.items() if divided(n, w.parameter.shape, structure)]:
         raise UserError(f"structure=nm: no layer has a multiple of {structure.m} inputs")
-    return {n: Layer(w.kind, w.parameter.numel(), w.parameter.numel(), w.parameter.shape) for n, w in found.items()}
+    sizes = {n: w.parameter.numel() for n, w in found.items()}
+    return {n: Layer(w.kind, sizes[n], sizes[n], w.parameter.shape, role=w.role) for n, w in found.items()}

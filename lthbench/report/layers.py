@@ -7,19 +7,33 @@ from typing import Any
 
 from rich.table import Table
 
+from lthbench.pruning.prunable import roles
 from lthbench.report.plot import COLOURS
+
+Layers = dict[str, dict[str, int]]
 
 
 def table(result: dict[str, Any]) -> Table:
-    """Weights that stay, their share removed, and those on a path from input to output."""
+    """Weights that stay, their share removed, and those on a path from input to output; of a transformer the sums over
+    attention, MLPs, ... first."""
     made = Table("layer", box=None)
     for title in ("kept", "of", "sparsity", "on a path"):
         made.add_column(title, justify="right")
-    for name, layer in result["layers"].items():
+    for name, layer in (_by_role(result["layers"]) | result["layers"]).items():
         sparsity = f"{1 - layer['kept'] / layer['total']:.4%}"
         on_path = f"{layer['effective']:,}" if "effective" in layer else ""
         made.add_row(name, f"{layer['kept']:,}", f"{layer['total']:,}", sparsity, on_path)
     return made
+
+
+def _by_role(layers: Layers) -> Layers:
+    """What each part of a transformer has kept, lost and still leads somewhere; nothing for other networks."""
+    return {
+        f"all {what}": {
+            k: sum(layers[n][k] for n in names) for k in layers[names[0]] if all(k in layers[n] for n in names)
+        }
+        for what, names in (roles(layers) or {}).items()
+    }
 
 
 def packed(result: dict[str, Any]) -> Table:

@@ -93,6 +93,10 @@ def test_fewer_images_are_trained_on(run):
         ("train.distill.teacher=dense train.distill.weight=0", "train.distill.weight: 0.0 is not in 0 < w <= 1"),
         ("dataset.train_images=2000", "dataset.train_images: 2000 is not between 1 and the 1437 that there are"),
         ("prunable=encodr", "prunable: unknown preset 'encodr'; did you mean 'encoder'?"),
+        (
+            "allocation=by_kind allocation.roles={attn:0.1} sparsity=level:1",
+            "allocation.roles: unknown 'attn'; did you mean 'attention'?",
+        ),
         ("pruner=movement soup=uniform", "soup=uniform averages networks of one mask; that of pruner=movement may"),
     ],
 )

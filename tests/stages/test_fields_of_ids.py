@@ -30,6 +30,7 @@ from lthbench.training.schedules import Adaptive
 FILE = DataSettings("own.npz", "abc", Normalise("image"), Augment(), 5, 0, (1, 8, 8), 10, 1437, "data", False)
 COMPRESSED = LrSchedule("compressed", warmup=2, total=20, rise="cosine", floor=0.1, of=LrSchedule("step"), length=9)
 GMP = CriterionSettings("gmp", 1, {"begin": 10, "end": 30, "every": 10, "initial": "0"})
+GRADUAL = Sparsify(GMP, "weights", Allocation("uniform", {}), "1/10")
 SETTINGS = [
     Init(MODEL, "pytorch", 0, 0, None, None),
     Train(RECIPE, FILE, 0, (0, 0), 0),
@@ -42,7 +43,7 @@ SETTINGS = [
     Train(RECIPE, FILE, 0, (0, 0), 0, tied=True),
     Share(8, 5, "random", 300, 0),
     Pack(8, 5, 5),
-    Train(RECIPE, FILE, 0, (0, 0), 0, None, Sparsify(GMP, "weights", Allocation("uniform", {}), "1/10")),
+    Train(RECIPE, FILE, 0, (0, 0), 0, None, GRADUAL),
     Train(RECIPE, replace(FILE, train_images=50), 0, (0, 0), 0, distill=Distill(0.5, 2.0)),
 ]
 
@@ -108,10 +109,6 @@ def test_how_one_scores_is_in_the_id_unless_it_is_one_look_at_the_weights():
     assert '"scoring"' not in SETTINGS[2].text  # it came later: ids from before it stand
 
 
-SPARSIFY = next(s.sparsify for s in SETTINGS if getattr(s, "sparsify", None))
-DISTILL = next(s.distill for s in SETTINGS if getattr(s, "distill", None))
-
-
 def test_every_input_is_in_the_id():
     start, mask = init(MODEL, "pytorch", 0), init(MODEL, "pytorch", 5)
     dense = train(start, RECIPE, DATA, 0)
@@ -124,9 +121,9 @@ def test_every_input_is_in_the_id():
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(11)),
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(10), first=10),
         train(dense.at(10), RECIPE, DATA, 0, mask=mask, moments=dense.at(10), first=10, index=(1, 0)),
-        train(dense.at(10), RECIPE, DATA, 0, moments=dense.at(10), first=10, sparsify=SPARSIFY),
-        train(start, RECIPE, DATA, 0, teacher=(dense.at(10), DISTILL)),
-        train(start, RECIPE, DATA, 0, teacher=(dense.at(11), DISTILL)),
+        train(dense.at(10), RECIPE, DATA, 0, moments=dense.at(10), first=10, sparsify=GRADUAL),
+        train(start, RECIPE, DATA, 0, teacher=(dense.at(10), Distill(0.5, 2.0))),
+        train(start, RECIPE, DATA, 0, teacher=(dense.at(11), Distill(0.5, 2.0))),
     ]
     assert len({s.id for s in made}) == len(made)
 

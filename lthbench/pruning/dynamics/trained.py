@@ -110,9 +110,8 @@ def dynamics(
     found = prunable(run.net, sparsify.prunable)
     weights = {name: w.parameter for name, w in found.items()}
     moments = {n: [t for t in run.optimizer.state[w].values() if t.shape == w.shape] for n, w in weights.items()}
-    layers = {
-        n: Layer(w.kind, w.parameter.numel(), w.parameter.numel(), tuple(w.parameter.shape)) for n, w in found.items()
-    }
+    sizes = {n: w.parameter.numel() for n, w in found.items()}
+    layers = {n: Layer(w.kind, sizes[n], sizes[n], tuple(w.parameter.shape), role=w.role) for n, w in found.items()}
     factor = run.recipe.schedule.factor
     net = Trained(sparsify, weights, moments, run.mask, layers, seed, index, run.first, run.step, factor)
     method = sparsify.method
