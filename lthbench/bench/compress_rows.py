@@ -84,8 +84,8 @@ def _times(net: torch.nn.Module, x: torch.Tensor, repeats: int = 5) -> dict[str,
     for handle in handles:
         handle.remove()
     found: dict[str, float] = {}
-    for name, seconds in fastest.items():
-        found[kinds[name]] = found.get(kinds[name], 0.0) + 1e3 * seconds
+    for name, took in fastest.items():
+        found[kinds[name]] = found.get(kinds[name], 0.0) + 1e3 * took
     return found
 
 

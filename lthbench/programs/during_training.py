@@ -52,8 +52,6 @@ def prune_during_training(run: Run) -> Experiment:
             net = train(
                 ticket, run.recipe, run.data, run.seed, moments=ticket, index=(1, 0), teacher=run.taught
             ).at(run.steps)  # fmt: skip
-                run.steps
-            )
     if len(run.copies) == 1:
         return done.add("net 1", net).finish(net)
     nets = [net] + [_copy(run, sparse, number) for number in range(1, len(run.copies))]

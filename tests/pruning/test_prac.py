@@ -29,13 +29,13 @@ def fewer():
 
 def begun(how, batches, length=18, mask=None):
     net = start(LENET) if mask is None else start(LENET).masked(mask)
-    return Trajectory(net, {}, RECIPE, batches, 0, 0, "cpu", partial(dynamics, how, SEED, INDEX, None), length)
+    return Trajectory(net, {}, RECIPE, batches, 0, 0, "cpu", partial(dynamics, how, SEED, INDEX, None), length=length)
 
 
 def resumed(run, how, batches):
     moments = run.moments()
     makes = partial(dynamics, how, SEED, INDEX, part(moments, "x"))
-    return Trajectory(run.checkpoint(), moments, RECIPE, batches, run.step, 0, "cpu", makes, run.length)
+    return Trajectory(run.checkpoint(), moments, RECIPE, batches, run.step, 0, "cpu", makes, length=run.length)
 
 
 # ---- when a round is over
