@@ -110,7 +110,7 @@ def test_sparsity_means_nothing_where_it_is_an_outcome(run):
         ("pruner=gmp pruner.program=at_init", "pruner.program=at_init: gmp prunes while training (during_training)"),
         (
             "pruner=magnitude pruner.program=during_training",
-            "pruner.program=during_training needs a method that prunes while training; choose from early_bird, early_crop, ",
+            "pruner.program=during_training needs a method that prunes while training; choose from early_bird, ",
         ),
         ("critical pruner=gmp", "critical: pruner=gmp finds its mask in training; this looks at new networks"),
     ],
