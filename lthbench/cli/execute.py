@@ -151,7 +151,8 @@ def leaderboard(grid: Grid, overrides: Sequence[str], multirun: bool, extra_dir:
             entry.stale += found.older(cell.experiment)
         ran = {run["id"] for run in entry.runs}
         if entry.epochs is None and (not ran or cell.experiment.id in ran):
-            entry.epochs = alone(cell.experiment)
+            unspent = (result or {}).get("early", {}).get("unspent", 0)
+            entry.epochs = alone(cell.experiment) - unspent
     theirs = comparison(grid, extra_dir)
     if theirs is not None:
         compare(made, theirs)

@@ -41,7 +41,7 @@ from lthbench.training.recipe import Distill, Recipe
 Config = Mapping[str, Any]
 _RECIPE = (
     "optimizer", "lr", "batch", "momentum", "nesterov", "betas", "eps", "weight_decay", "decay", "label_smoothing",
-    "clip", "drop_last", "precision", "compile", "l1",
+    "clip", "drop_last", "precision", "compile", "l1", "l1_scales",
 )  # fmt: skip
 _SCORING = ("rounds", "spacing", "regrow", "batches", "batch", "per_class", "mode", "dtype")
 
@@ -60,7 +60,8 @@ def resolve(config: Config, explicit: set[str], told: Collection[str] | None = N
         _model, config["model"], 1.0 if "model.width" in explicit else scale.width, data
     )
     lengths = {"train.epochs", "train.iterations"} & explicit
-    recipe, steps, every, shrunk = _cached(_train, config["train"], scale, bool(lengths), data)
+    slim = {"l1_scales": config["pruner"].get("l1", 0.0)} if config["train"]["l1_scales"] is None else {}
+    recipe, steps, every, shrunk = _cached(_train, {**config["train"], **slim}, scale, bool(lengths), data)
     rewind = _shrink(
         config["rewind"], "k", 1.0 if config["rewind"]["unit"] == "ratio" else shrunk, "rewind.k" in explicit
     )
@@ -316,9 +317,11 @@ def _pruner(section: Config, seed: int, data: DataSettings, structure: Config, r
     program = coerce(section["program"], str, "pruner.program")
     together = _cached(_structure, structure)
     if method := method_of(name, program):
-        said = {k: v for k, v in section.items() if k not in ("criterion", "program")}
+        how = {k: section[k] for k in _SCORING if k in section and method.data}
+        said = {k: v for k, v in section.items() if k not in ("criterion", "program", "l1", *how)}
         found = method.settings(said, steps, recipe.steps_per_epoch(data.train_samples))
-        return Pruner(found, program, None, together)
+        how |= {"data": replace(data, augment=Augment()), "seed": seed} if method.data else {}
+        return Pruner(found, program, build(Scoring, how, "pruner") if method.data else None, together)
     how = {k: section[k] for k in _SCORING if k in section}
     args = {k: v for k, v in section.items() if k not in ("criterion", "program", *how)}
     if name == "???":

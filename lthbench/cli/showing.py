@@ -87,6 +87,12 @@ def _one(result: Result, store: Store) -> None:
     )
     if result["diverged_at"] is not None:
         print(f"diverged at step {result['diverged_at']}")
+    if early := result.get("early"):
+        for each in early["searches"]:
+            seen = ", ".join(f"{distance:.4g}" for distance in each["distances"].values())
+            images = f", on {each['images']:,} images" if "images" in each else ""
+            where = f"{each['epoch']:.4g} (step {each['step']}){images}"
+            print(f"ticket drawn after epoch {where}, {each['drawn']}; distances {seen}")
     if "diagnosis" in result:
         _diagnose(result)
     terminal().print(layers.table(result))

@@ -45,6 +45,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def part(self, rows: Tensor) -> Split:
+        """These rows alone, which keep their numbers."""
+        rows = rows.to(self.y.device)
+        return Split(self.x[rows], self.y[rows], self.samples[rows], self.normalise)
+
     def batch(self, index: Tensor | slice) -> Tensor:
         """Normalised float32 images (B, C, H, W), channels-last, unaugmented."""
         if self._ready is None and self.x.numel() * 4 <= READY_BYTES:
@@ -128,6 +133,7 @@ class TrainingStream:
         self.size, self.steps_per_epoch = size, steps_per_epoch
         self._windows = _windows(self.split.x, self.augment.pad)
         self._epoch = -1
+        self.chosen = torch.empty(0, dtype=torch.int64)  # the rows of the last batch
         self._order = self._dy = self._dx = self._flip = self._angle = torch.empty(0)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -135,6 +141,7 @@ class TrainingStream:
         if epoch != self._epoch:
             self._begin(epoch)
         chosen = self._order[position * self.size : (position + 1) * self.size]
+        self.chosen = chosen
         y = self.split.y.index_select(0, chosen)
         if not self.augment.any:
             return self.split.batch(chosen), y

@@ -36,8 +36,8 @@ class Work:
         if self.twin is not None:
             needed += [(self.twin, demand) for demand in self.missing]
         inputs = self.stage.inputs.items()
-        if self.resume is not None:  # whoever teaches is asked to the end
-            inputs = {role: ref for role, ref in inputs if role == "teacher"}.items()
+        if self.resume is not None:  # it goes on from its own state: whoever teaches, and which images, is in none
+            inputs = {role: ref for role, ref in inputs if role in ("teacher", "examples")}.items()
         return [(ref.stage, demand_of(ref, full=role == "moments")) for role, ref in inputs] + needed
 
 

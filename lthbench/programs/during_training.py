@@ -1,11 +1,14 @@
 """Pruning during training: one training run whose mask changes on the way (Zhu and Gupta 2017, arXiv 1710.01878;
-Evci et al. 2020, arXiv 1911.11134; Sanh et al. 2020, arXiv 2005.07683)."""
+Evci et al. 2020, arXiv 1911.11134; Sanh et al. 2020, arXiv 2005.07683); or that is over when it has found a
+ticket, which is then trained by itself (You et al. 2020, arXiv 1909.11957; Rachwan et al. 2022, arXiv 2206.10451)."""
 
 from __future__ import annotations
 
 from lthbench.engine.graph import Stage, State
+from lthbench.programs.prac import prac
 from lthbench.programs.run import Experiment, Run
 from lthbench.programs.soup import made_of
+from lthbench.stages import init as initial
 from lthbench.stages import train as trajectory
 from lthbench.stages.train import train
 
@@ -22,6 +25,8 @@ def prune_during_training(run: Run) -> Experiment:
         return done.add("dense", net).finish(net)
     if run.control == "longer":
         return done.finish(run.longer(start))
+    if run.method and run.method.rounds:
+        return prac(run, done, start)
     begin = int(run.sparsify.method.args["begin"]) if run.method and run.method.late else 0
     begun = trajectory.at(train(start, run.recipe, run.data, run.seed), begin)
     if begin:
@@ -37,6 +42,16 @@ def prune_during_training(run: Run) -> Experiment:
         teacher=run.taught,
     )
     net = sparse.at(run.steps)
+    if run.search_steps:
+        ticket = sparse.at(run.search_steps)
+        done.add("ticket", ticket)
+        if run.control == "reinit":
+            again = initial.init(run.model, run.initialiser, run.seed, index=1)
+            net = train(again, run.recipe, run.data, run.seed, mask=ticket, teacher=run.taught).at(run.steps)
+        else:
+            net = train(
+                ticket, run.recipe, run.data, run.seed, moments=ticket, index=(1, 0), teacher=run.taught
+            ).at(run.steps)  # fmt: skip
     if len(run.copies) == 1:
         return done.add("net 1", net).finish(net)
     nets = [net] + [_copy(run, sparse, number) for number in range(1, len(run.copies))]

@@ -22,6 +22,7 @@ from lthbench.engine.store import Gone, Store
 from lthbench.programs.identity import identity
 from lthbench.programs.run import Experiment
 from lthbench.programs.versions import versions
+from lthbench.pruning.dynamics import METHODS
 from lthbench.stages.train import Train
 
 SCHEMA = 1
@@ -56,6 +57,7 @@ def record(experiment: Experiment, store: Store, device: str, threads: int) -> d
         "curves": store.curve(trajectory.id) if trajectory else {},
         "stages": {role: ref.ref for role, ref in experiment.roles.items()},
         "versions": versions(graph),
+        **({"early": early} if (early := _early(store, trained)) else {}),
         "cost": _cost(store, trained),
         "environment": environment(device, threads),
     }
@@ -72,6 +74,27 @@ def _cost(store: Store, trained: list[Stage]) -> dict[str, Any]:
         "peak_memory": max((part.get("peak_memory", 0) for part in parts), default=0),
         "trajectories": len(trained),
     }
+
+
+def _early(store: Store, trained: list[Stage]) -> dict[str, Any] | None:
+    """Where tickets were drawn that were looked for, search by search. `unspent` are the epochs, of all images, that
+    looking might have taken, and did not. None: nothing was looked for, or training diverged before."""
+    searches, unspent = [], 0.0
+    for stage in sorted(trained, key=lambda stage: stage.serial):
+        s = stage.settings
+        assert isinstance(s, Train)
+        if s.sparsify is None or not METHODS[s.sparsify.method.name].early:
+            continue
+        points = {int(step): point for step, point in store.curve(stage.id).get("search", {}).items()}
+        step = next((step for step, point in sorted(points.items()) if "drawn" in point), None)
+        if step is None:
+            continue
+        args, per_epoch = s.sparsify.method.args, s.recipe.steps_per_epoch(s.data.train_samples)
+        limit = s.of_steps or (int(args["end"]) if args["restart"] else step)
+        unspent += (limit - step) / per_epoch
+        seen = {str(t): point["distance"] for t, point in sorted(points.items()) if "distance" in point}
+        searches.append({"step": step, "epoch": step / per_epoch, **points[step], "distances": seen})
+    return {"searches": searches, "unspent": unspent} if searches else None
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

@@ -106,7 +106,8 @@ class Run(Settings):
         target = parse_sparsity(self.sparsity)
         if self.method is not None and self.method.outcome:
             return [None]
-        schedule = self.schedule if self.pruner.program == "after_training" else replace(self.schedule, name="oneshot")
+        several = self.pruner.program == "after_training" or (self.method is not None and self.method.rounds)
+        schedule = self.schedule if several else replace(self.schedule, name="oneshot")
         if self.allocation.by_round:
             assert isinstance(target, int)
             return [None] * (target if schedule.name == "iterative" else min(target, 1))
@@ -124,7 +125,15 @@ class Run(Settings):
             return None
         density = self.rounds[0]
         allocation = None if self.method.outcome else self.allocation
-        return Sparsify(self.pruner.criterion, self.prunable, allocation, str(density) if density else None)
+        exact = str(density) if density else None
+        how = (self.pruner.scoring, self.pruner.structure)
+        return Sparsify(self.pruner.criterion, self.prunable, allocation, exact, *how)
+
+    @property
+    def search_steps(self) -> int:
+        """How long it may take to find the ticket, where that is then trained by itself; else 0."""
+        args = self.sparsify.method.args if self.sparsify else {}
+        return int(args["end"]) if args.get("restart") else 0
 
     @property
     def settled_step(self) -> int:
@@ -195,7 +204,8 @@ class Run(Settings):
     def whole_steps(self) -> int:
         """How many steps the whole pipeline trains: the dense network and every round."""
         if self.pruner.program != "after_training":
-            return self.steps
+            searches = len(self.rounds) * self.steps if self.method and self.method.rounds else self.search_steps
+            return searches + self.steps
         return self.dense_steps + sum(self.retrained(self.retraining, n).steps for n in range(1, len(self.rounds) + 1))
 
     # ---- pieces of programs

@@ -7,6 +7,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lthbench.base.errors import UserError
+from lthbench.models import MODELS
+from lthbench.pruning.density import parse_sparsity
 from lthbench.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -17,18 +19,25 @@ def check_sparsifying(run: Run) -> None:
     """Raise a UserError for what means nothing while the mask changes."""
     assert run.method is not None and run.sparsify is not None
     name = f"pruner={run.method.name}"
-    if run.control not in ("none", "longer"):
+    args = run.pruner.criterion.args
+    if run.control == "reinit" and args.get("restart") is False:
+        raise UserError(f"control=reinit trains a ticket of {name} by itself: it needs pruner.restart=true")
+    if run.control not in ("none", "longer", *(["reinit"] if run.search_steps else [])):
         raise UserError(
             f"control={run.control} alters a finished mask before it is trained; {name} finds it in training"
         )
-    if run.select != "last":
+    if run.select != "last" and not (run.search_steps or run.method.rounds):
         raise UserError(f"select={run.select} may choose a state that is not pruned yet: {name} needs select=last")
-    if run.pruner.structure is not None:
-        raise UserError(f"{name} prunes single weights: it needs structure=weight")
+    structure = run.pruner.structure.name if run.pruner.structure else None
+    if structure not in run.method.structures:
+        what = {None: "single weights: it needs structure=weight", "filter": "channels: it needs structure=filter"}
+        raise UserError(f"{name} prunes {what[run.method.structures[-1]]}")
     if run.recipe.precision == "fp16":
         raise UserError(f"{name} needs train.precision=float32 or bf16: it looks at gradients, which fp16 scales")
     if run.allocation.by_round and not run.method.outcome:
         raise UserError(f"allocation={run.allocation.name} counts rounds of pruning; {name} has none")
+    if run.method.early:
+        _check_search(run, name)
     initial = run.pruner.criterion.args.get("initial")
     if initial is not None and run.rounds[0] is not None and Fraction(initial) > 1 - run.rounds[0].base:
         raise UserError(f"pruner.initial: {initial} is more than sparsity={run.sparsity}, where it shall end")
@@ -46,6 +55,24 @@ def check_copies(run: Run) -> None:
         raise UserError(f"soup.vary={run.soup.vary} is about retraining; {name} has none: soup.vary=seed")
     if run.settled_step >= run.steps:
         raise UserError(f"pruner.end is step {run.settled_step}; {soup} needs training after the mask's last change")
+
+
+def _check_search(run: Run, name: str) -> None:
+    args, target = run.pruner.criterion.args, parse_sparsity(run.sparsity)
+    if run.method is not None and run.method.rounds:
+        if run.data.streamed:
+            raise UserError(f"{name} trains on a part of the images: it needs a data set that is held in memory")
+        return
+    if args["begin"] == args["end"]:
+        raise UserError(f"pruner.end: step {args['end']} is where pruner.begin is: {name} has no time to look")
+    if run.model.name in MODELS and name == "pruner=early_bird" and not MODELS[run.model.name].batchnorm:
+        raise UserError(f"{name} needs a network with BatchNorm; {run.model.name} has none")
+    if run.rounds[0] is None or isinstance(target, int):
+        raise UserError(f"{name} prunes once: say a sparsity, not {run.sparsity}")
+    if args.get("tau") == 0 and run.pruner.structure and target >= Fraction(9, 10):
+        raise UserError(
+            f"pruner.tau: 0.9 - sparsity is not above 0 for sparsity={run.sparsity}; say it, pruner.tau=0.1"
+        )
 
 
 def frozen(recipe: Recipe) -> Recipe:

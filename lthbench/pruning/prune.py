@@ -85,7 +85,7 @@ def prune(
             if structure and structure.name == "nm":
                 left = {n: kept & alive[n] for n, kept in keep_n_of_m(scores, structure).items()}
             elif filters:
-                channels = filters.scores(scores), filters.alive(pool)
+                channels = filters.scores(scores, structure.least if structure else 0), filters.alive(pool)
                 left = filters.mask(_keep(*channels, groups(allocation, layers, step, rates_applied)), alive)
             else:
                 left = _keep(scores, pool, groups(allocation, layers, step, rates_applied))

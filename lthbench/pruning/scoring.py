@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lthbench.base.errors import UserError
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scoring(Settings):
-    """`rounds` of scoring and masking towards the target, `exponential` or `linear` in the density; with `regrow`
-    weights may come back between rounds (FORCE).
+    """`rounds` of scoring and masking towards the target, `exponential` or `linear` in the density, or `halving`
+    what is missing to the sparsity, from 1/2 on (1/4 or 0 where that is too much: EarlyCroP, arXiv 2206.10451); with
+    `regrow` weights may come back between rounds (FORCE).
 
     Criteria that look at data get `batches` batches of `batch` training images each, unaugmented, drawn anew each
     round from the stream (seed, batches, round); `per_class` > 0 draws so many of each class instead. `mode` is
@@ -38,7 +40,7 @@ class Scoring(Settings):
 
     def __post_init__(self) -> None:
         for value, known, where in (
-            (self.spacing, ("exponential", "linear"), "pruner.spacing"),
+            (self.spacing, ("exponential", "linear", "halving"), "pruner.spacing"),
             (self.mode, ("eval", "train"), "pruner.mode"),
             (self.dtype, ("float32", "float64"), "pruner.dtype"),
         ):
@@ -68,7 +70,11 @@ class Scoring(Settings):
         else:
             share = target.base if target.root == 1 else None
             if share is None:
-                raise UserError("pruner.spacing=linear needs a plain density, not one of schedule=geometric")
+                needs = "needs a plain density, not one of schedule=geometric"
+                raise UserError(f"pruner.spacing={self.spacing} {needs}")
+            if self.spacing == "halving":
+                begin = next(d for d in (Fraction(1, 2), Fraction(3, 4), Fraction(1)) if d > share)
+                return [*(Density(share + (begin - share) / 2**i) for i in range(self.rounds - 1)), target]
             exact = [Density(1 - (1 - share) * r / self.rounds) for r in range(1, self.rounds)]
         return [*exact, target]
 

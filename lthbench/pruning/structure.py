@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lthbench.base.errors import UserError, near
-from lthbench.base.settings import Settings
+from lthbench.base.settings import Settings, later
 from lthbench.pruning.allocation import Layer
 from lthbench.pruning.prunable import Weight
 
@@ -35,16 +35,20 @@ Tensors = dict[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Structure(Settings):
-    """`n`, `m`, and whether layers whose inputs m does not divide are left dense (`skip`), are of `nm` only."""
+    """`n`, `m`, and whether layers whose inputs m does not divide are left dense (`skip`), are of `nm` only; so many
+    filters of each layer that stay whatever their scores (`least`), of `filter`."""
 
     name: str
     n: int = 0
     m: int = 0
     skip: bool = False
+    least: int = later(0)
 
     def __post_init__(self) -> None:
         if self.name not in STRUCTURES:
             raise UserError(f"structure: unknown '{self.name}'{near(self.name, STRUCTURES)}")
+        if self.least < 0:
+            raise UserError(f"structure.least: {self.least} is negative")
         if self.name == "nm" and not 0 < self.n < self.m:
             raise UserError(f"structure.n, structure.m: {self.n} of {self.m} is not 0 < n < m")
 
@@ -89,15 +93,20 @@ class Filters:
         there = self.alive(alive)
         return {name: Layer("conv", len(units), int(there[name].sum())) for name, units in self.units.items()}
 
-    def scores(self, scores: Tensors) -> Tensors:
-        """The scores of channels, of those of weights."""
+    def scores(self, scores: Tensors, least: int = 0) -> Tensors:
+        """The scores of channels, of those of weights; the best `least` of each layer stand above all others."""
         import torch
 
         total = torch.zeros(self.channels.count, dtype=torch.float64)
         for name, axis in self.made.items():
             rows = scores[name].detach().double().flatten(1).sum(1).cpu()
             total.index_add_(0, axis[axis >= 0], rows[axis >= 0])
-        return {name: (total / self.filters)[units] for name, units in self.units.items()}
+        each = {name: (total / self.filters)[units] for name, units in self.units.items()}
+        if least:
+            above = 1 + 2 * max(float(values.abs().max()) for values in each.values())
+            for values in each.values():
+                values[values.sort(descending=True, stable=True).indices[:least]] += above
+        return each
 
     def alive(self, mask: Tensors) -> Tensors:
         """Which channels are there: those of which anything is. Behind a layer that has lost all of its own, that is no

@@ -151,9 +151,27 @@ class Board:
         return f"Budgets differ; epochs of training that a run rests on: {', '.join(said)}."
 
     @property
+    def early(self) -> list[str]:
+        """Where each early ticket was drawn, a line a cell."""
+        lines = []
+        for e in self.entries:
+            if found := [each for run in e.runs for each in run.get("early", {}).get("searches", [])]:
+                epochs = ", ".join(f"{each['epoch']:.4g}" for each in found)
+                ways = [each["drawn"] for each in found]
+                rule = ways.count("by the rule")
+                how = f"{rule} of {len(ways)} by the rule, others at the limit" if len(set(ways)) > 1 else ways[0]
+                lines.append(f"{e.label}, sparsity={e.asked}: drawn after epoch {epochs}, {how}.")
+        return [*lines, "The epochs of the search are part of each budget."] if lines else []
+
+    @property
     def remarks(self) -> list[tuple[str, list[str]]]:
         """What is said beside the numbers, under headings."""
-        said = [("Assumptions", self.assumptions), ("Deviations", self.deviations), ("Tuning", self.tuned)]
+        said = [
+            ("Early tickets", self.early),
+            ("Assumptions", self.assumptions),
+            ("Deviations", self.deviations),
+            ("Tuning", self.tuned),
+        ]
         return [(title, lines) for title, lines in said if lines]
 
     def judged(self) -> dict[str, int]:

@@ -38,7 +38,8 @@ class Train(Settings):
     `adapt`: the recipe's learning rate is multiplied with what the start lost to the mask, a number that is found
     when training begins and kept with the optimiser's state. `sparsify`: the mask changes on the way; what that
     remembers is kept there too, under `x/`. `tied`: weights of one value in a layer stay so (see `compress.codebook`).
-    `distill`: the input `teacher` has a share in the loss.
+    `distill`: the input `teacher` has a share in the loss. `of_steps`: on a part of the images (the input `examples`),
+    where a training on all would have so many steps, it has as many epochs fewer as there are fewer images.
     """
 
     recipe: Recipe
@@ -50,6 +51,7 @@ class Train(Settings):
     sparsify: Sparsify | None = later(None)
     tied: bool = later(False)
     distill: Distill | None = later(None)
+    of_steps: int = later(0)
 
 
 def train(
@@ -58,7 +60,7 @@ def train(
     data: DataSettings,
     seed: int,
     *,
-    mask: Stage | None = None,
+    mask: Ref | None = None,
     moments: State | None = None,
     first: int = 0,
     index: tuple[int, int] = (0, 0),
@@ -66,12 +68,16 @@ def train(
     sparsify: Sparsify | None = None,
     tied: bool = False,
     teacher: tuple[Ref, Distill] | None = None,
+    examples: Stage | None = None,
+    of_steps: int = 0,
 ) -> Stage:
-    """The training run from a state; `moments` is the state whose optimiser state it goes on with, None a fresh one.
+    """The training run from a state; `mask` is a stage's output, or a state that has one; `moments` is the state whose
+    optimiser state it goes on with, None a fresh one.
 
     Going on from `dense.at(k)` at position k with its own moments, recipe and streams IS the dense run.
     """
-    settings = Train(recipe, data, seed, index, first, adapt, sparsify, tied, teacher[1] if teacher else None)
+    distill = teacher[1] if teacher else None
+    settings = Train(recipe, data, seed, index, first, adapt, sparsify, tied, distill, of_steps)
     if (
         mask is None
         and sparsify is None
@@ -85,6 +91,7 @@ def train(
     ):
         return start.stage
     inputs = {"start": start, "mask": mask, "moments": moments, "teacher": teacher[0] if teacher else None}
+    inputs["examples"] = examples
     return stage(KIND, VERSION, settings, {role: ref for role, ref in inputs.items() if ref is not None})
 
 
@@ -136,12 +143,16 @@ def compute(job: Job) -> None:
     saved = time.monotonic()
     stops = sorted(asked | set(measured) | set(_ticks(run.step, last, per_epoch)))
     for stop in stops:
-        if run.diverged_at is None:
+        over = run.over
+        if not over:
             run.run(stop)
         run.step = stop
-        if stop % per_epoch == 0 and stop > s.first and run.diverged_at is None:
+        if stop % per_epoch == 0 and stop > s.first and not over:
             points.setdefault("train", {})[stop] = _finite(loss=run.epoch_loss(), lr=run.recipe.lr_at(stop - 1))
             run.check()
+        if run.dynamics and run.dynamics.news:
+            points.setdefault("search", {}).update(run.dynamics.news)
+            run.dynamics.news.clear()
         for name in sorted(measured.get(stop, ())):
             values = measure(run.net, _split(s, name, job.device))
             points.setdefault(name, {})[stop] = values
@@ -175,8 +186,15 @@ def _begin(job: Job, s: Train) -> Trajectory:
     from lthbench.training.checkpoint import Checkpoint, part
     from lthbench.training.loop import Trajectory
 
-    steps = s.recipe.steps_per_epoch(s.data.train_samples)
     samples = split(s.data, "train", job.device)
+    per_epoch, recipe, length = s.recipe.steps_per_epoch(len(samples)), s.recipe, s.of_steps
+    if part_of := job.input("examples"):
+        samples = samples.part(part_of[0]["rows"])
+        share = len(samples) / s.data.train_samples
+        epochs = max(1, int(s.of_steps / per_epoch * share))
+        length = min(s.of_steps, epochs * recipe.steps_per_epoch(len(samples)))
+        recipe = recipe.stretched(s.of_steps, length)
+    steps = recipe.steps_per_epoch(len(samples))
     stream = samples.stream(s.data.augment, s.recipe.batch, steps, s.seed, s.index)
     teacher = _teacher(job, s)
     if job.resume is not None:
@@ -187,14 +205,14 @@ def _begin(job: Job, s: Train) -> Trajectory:
         else:
             packed = job.store.read(job.stage.id, state_file(job.resume))
             moments = job.store.read(job.stage.id, moments_file(job.resume))[0]
-        recipe = replace(s.recipe, lr=moments["lr"].item()) if s.adapt else s.recipe
+        recipe = replace(recipe, lr=moments["lr"].item()) if s.adapt else recipe
         start, step, begun = Checkpoint.unpack(packed), job.resume, _dynamics(s, part(moments, "x"))
-        return Trajectory(start, moments, recipe, stream, step, s.first, job.device, begun, teacher)
+        return Trajectory(start, moments, recipe, stream, step, s.first, job.device, begun, teacher, length)
     packed_start = job.input("start")
     assert packed_start is not None
-    start, recipe = Checkpoint.unpack(packed_start), s.recipe
+    start = Checkpoint.unpack(packed_start)
     if packed_mask := job.input("mask"):
-        mask = packed_mask[0]
+        mask = packed_mask[0] if isinstance(job.stage.inputs["mask"], Stage) else part(packed_mask[0], "mask")
         if job.stage.inputs["mask"].stage.inputs.get("net") != job.stage.inputs["start"]:
             mask = {name: kept for name, kept in mask.items() if not name.startswith("weights/")}  # of another state
         if s.adapt:
@@ -204,7 +222,7 @@ def _begin(job: Job, s: Train) -> Trajectory:
     moments = dict(packed_moments[0]) if packed_moments else {}
     for own in [name for name in moments if name in ("loss", "lr") or name.startswith("x/")]:
         del moments[own]  # they belong to the run the moments come from
-    return Trajectory(start, moments, recipe, stream, s.first, s.first, job.device, _dynamics(s, None), teacher)
+    return Trajectory(start, moments, recipe, stream, s.first, s.first, job.device, _dynamics(s, None), teacher, length)
 
 
 def _teacher(job: Job, s: Train) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lthbench.base.seeds import derive
 from lthbench.data.stream import Stream
@@ -28,11 +29,18 @@ class Dynamics(Protocol):
     """A mask that changes while the network under it is trained: what the loop lets it do in step `step`.
 
     Whatever it draws is a function of the step, and what it must remember is in the weights, the mask and `tensors()`:
-    a run may stop after any step.
+    a run may stop after any step. `over`: it has found what it was looking for, and the run ends here. `news`: what
+    there is to tell, by step, until somebody takes it.
     """
+
+    over: bool
+    news: dict[int, dict[str, Any]]
 
     def before(self, step: int) -> None:
         """Put the weights in place that the network computes with."""
+
+    def saw(self, logits: Tensor, labels: Tensor) -> None:
+        """Look at what the network made of the batch."""
 
     def backward(self, step: int) -> bool:
         """Make of their gradients those that the optimiser sees; False: it leaves this step out."""
@@ -53,7 +61,7 @@ class Trajectory:
     Steps are counted on the dense schedule: a run that is at `step`, having begun at `first`, draws the batches
     and learning rates of that position. `moments` holds the optimiser state to go on with; empty: a fresh one.
     `dynamics` makes what changes the mask on the way; without it the start's mask stays. `teacher`, on the device, has
-    a share in the loss.
+    a share in the loss. `length`: how many steps it takes at most, for dynamics that ask.
     """
 
     def __init__(
@@ -67,9 +75,10 @@ class Trajectory:
         device: str = "cpu",
         dynamics: Callable[[Trajectory], Dynamics] | None = None,
         teacher: Teacher | None = None,
+        length: int = 0,
     ) -> None:
         self.model, self.recipe, self.stream, self.step, self.first = start.model, recipe, stream, step, first
-        self.device, self.diverged_at, self.teacher = device, start.diverged_at, teacher
+        self.device, self.diverged_at, self.teacher, self.length = device, start.diverged_at, teacher, length
         self.mask = {k: v.to(device) for k, v in start.mask.items()}
         self.net = start.network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = dict(self.net.named_parameters())
@@ -78,6 +87,9 @@ class Trajectory:
         self.optimizer = optimizer_of(self.net.parameters(), recipe)
         self._update = Update(self.optimizer, recipe)
         self._penalised: list[Tensor] = self.optimizer.param_groups[0]["params"]  # what weight decay acts on
+        self._scales: list[Tensor] = [
+            m.weight for m in self.net.modules() if isinstance(m, _BatchNorm) and m.weight is not None
+        ]
         self._forward: Any = torch.compile(self.net) if recipe.compile else self.net
         self._scaler = torch.amp.GradScaler(torch.device(device).type) if recipe.precision == "fp16" else None
         if self._scaler and "scale" in moments:
@@ -118,6 +130,8 @@ class Trajectory:
         moves = True
         net.train()
         for step in range(self.step, until):
+            if dynamics and dynamics.over:
+                break
             if step % stream.steps_per_epoch == 0:
                 self._loss = torch.zeros((), device=self.device)
             seed = derive(stream.seed, "dropout", *stream.index, step)  # for whatever in the network draws
@@ -135,11 +149,15 @@ class Trajectory:
                 loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
                 if teacher:
                     loss = teacher(loss, logits, x)
+            if dynamics:
+                dynamics.saw(logits, y)
             for parameter in update.parameters:
                 parameter.grad = None
             (scaler.scale(loss) if scaler else loss).backward()
             if recipe.l1:
                 _penalise(self._penalised, recipe.l1)
+            if recipe.l1_scales:
+                _penalise(self._scales, recipe.l1_scales)
             if dynamics:
                 moves = dynamics.backward(step)
             elif self._masks:
@@ -159,6 +177,11 @@ class Trajectory:
         self.step = max(self.step, until)
         if dynamics:
             dynamics.rest(self.step)
+
+    @property
+    def over(self) -> bool:
+        """Whether it goes no further, however long it is asked to run."""
+        return self.diverged_at is not None or (self.dynamics is not None and self.dynamics.over)
 
     def epoch_loss(self) -> float:
         """Mean training loss of the current epoch so far (of the last one at its end)."""

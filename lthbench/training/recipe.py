@@ -81,7 +81,7 @@ class Recipe(Settings):
 
     `decay` says what weight decay acts on: `all` parameters or only `weights` (not biases, not BatchNorm). `l1` times
     the sum of |w| over the same is a penalty beside the loss: its gradient, l1 sign(w), is added before the mask is
-    applied and before clipping, and is 0 where w is 0.
+    applied and before clipping, and is 0 where w is 0. `l1_scales` is the same over BatchNorm's scales alone.
     `clip` bounds the gradient norm (0: off). `precision` is float32, bf16 or fp16 (autocast, fp16 with loss scaling;
     weights stay float32).
     `compile` runs the network through torch.compile, which changes bits and is worth it for long runs.
@@ -103,6 +103,7 @@ class Recipe(Settings):
     precision: str = "float32"
     compile: bool = later(False)
     l1: float = later(0.0)
+    l1_scales: float = later(0.0)
 
     def __post_init__(self) -> None:
         one_of(self.optimizer, OPTIMIZERS, "train.optimizer")
@@ -112,7 +113,7 @@ class Recipe(Settings):
         one_of(self.decay, ("all", "weights"), "train.decay")
         if self.batch < 1:
             raise UserError(f"train.batch: {self.batch} is less than 1")
-        for name in ("lr", "momentum", "eps", "weight_decay", "clip", "l1"):
+        for name in ("lr", "momentum", "eps", "weight_decay", "clip", "l1", "l1_scales"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name}: {getattr(self, name)} is negative")
         if self.schedule.warmup < 0:
@@ -123,8 +124,9 @@ class Recipe(Settings):
             raise UserError(f"train.label_smoothing: {self.label_smoothing} is not in 0 <= e <= 1")
         if self.nesterov and not self.momentum:
             raise UserError("train.nesterov needs train.momentum > 0")
-        if self.l1 and self.precision == "fp16":
-            raise UserError("train.l1 needs train.precision=float32 or bf16: the gradients of fp16 are scaled")
+        for name in ("l1", "l1_scales"):
+            if getattr(self, name) and self.precision == "fp16":
+                raise UserError(f"train.{name} needs train.precision=float32 or bf16: the gradients of fp16 are scaled")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step` (0 for the first)."""

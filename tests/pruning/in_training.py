@@ -42,11 +42,13 @@ ZEROED = ["gmp", "set", "rigl"]
 SCORED = [name for name in SAID if name not in ZEROED]
 
 
-def sparsify(name, density="1/4", allocation="uniform", **said):
-    method = METHODS[name].settings({"unit": "iteration", "every_unit": "iteration"} | SAID[name] | said, 20, PER_EPOCH)
+def sparsify(name, density="1/4", allocation="uniform", scoring=None, structure=None, **said):
+    method = METHODS[name].settings(
+        {"unit": "iteration", "every_unit": "iteration"} | SAID.get(name, {}) | said, 20, PER_EPOCH
+    )
     if METHODS[name].outcome:
         return Sparsify(method, "weights", None, None)
-    return Sparsify(method, "weights", Allocation(allocation, {}), density)
+    return Sparsify(method, "weights", Allocation(allocation, {}), density, scoring, structure)
 
 
 def start(model=LENET):

@@ -78,7 +78,7 @@ def test_batches_in_float64():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"spacing": "cubic"}, "pruner.spacing: unknown choice 'cubic'; choose from exponential, linear"),
+        ({"spacing": "cubic"}, "pruner.spacing: unknown choice 'cubic'; choose from exponential, linear, halving"),
         ({"mode": "test"}, "pruner.mode: unknown choice 'test'; choose from eval, train"),
         ({"dtype": "bf16"}, "pruner.dtype: unknown choice 'bf16'; choose from float32, float64"),
         ({"rounds": 0}, "pruner.rounds: 0 is less than 1"),

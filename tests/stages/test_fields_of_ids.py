@@ -15,6 +15,7 @@ from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.dynamics import Sparsify
 from lthbench.pruning.scoring import Scoring
+from lthbench.pruning.structure import Structure
 from lthbench.soups.settings import Recalibrate
 from lthbench.stages.average import Average
 from lthbench.stages.connect import Connect
@@ -45,6 +46,15 @@ SETTINGS = [
     Pack(8, 5, 5),
     Train(RECIPE, FILE, 0, (0, 0), 0, None, GRADUAL),
     Train(RECIPE, replace(FILE, train_images=50), 0, (0, 0), 0, distill=Distill(0.5, 2.0)),
+    Train(
+        RECIPE,
+        FILE,
+        0,
+        (0, 0),
+        0,
+        None,
+        Sparsify(GMP, "weights", Allocation("uniform", {}), "1/10", Scoring(data=FILE), Structure("filter", least=1)),
+    ),
 ]
 
 

@@ -3,7 +3,7 @@
 A method is a class that the training loop talks to (`Dynamics` in lthbench/training/loop.py). Its constructor takes
 what it works on and its settings, among them places in steps: `begin`, `end` and `every`. There are two kinds:
 what is pruned is zero until the mask changes (`Zeroed`), or the mask is made of trained scores, over weights that
-stay as they are (`Scored`).
+stay as they are (`Scored`). Of the first kind are those that look for the step at which to prune once (`Early`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pkgutil import iter_modules
 from typing import Any
 
 from lthbench.base.errors import UserError, near
-from lthbench.base.settings import Settings, coerce
+from lthbench.base.settings import Settings, coerce, later
 from lthbench.pruning.allocation import Allocation, fits
 from lthbench.pruning.criteria import CriterionSettings
+from lthbench.pruning.scoring import Scoring
+from lthbench.pruning.structure import Structure
 
 UNITS = ("ratio", "epoch", "iteration")
 PLACES = {"begin": "unit", "end": "unit", "every": "every_unit"}  # settings that become steps, and what counts them
@@ -32,6 +34,12 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what settings may be,
     "score_optimizer": ("adam or sgd", lambda name: name in ("adam", "sgd")),
     "score_lr": ("at least 0", lambda lr: lr >= 0),
     "score_decay": ("at least 0", lambda decay: decay >= 0),
+    "epsilon": ("in 0 < e < 1", lambda e: 0 < e < 1),
+    "queue": ("at least 1", lambda count: count >= 1),
+    "compare": ("previous or all", lambda name: name in ("previous", "all")),
+    "forgotten": ("at least 0", lambda count: count >= 0),
+    "tau": ("in 0 <= t < 1", lambda t: 0 <= t < 1),
+    "reference": ("start or first", lambda name: name in ("start", "first")),
 }
 
 
@@ -40,19 +48,23 @@ class Sparsify(Settings):
     """How a training run changes its mask: a method with its settings, in steps, and what it leaves in the end.
 
     `density` is the share of the prunable weights that stays, as exact text. It and `allocation` are None where how
-    much stays is an outcome.
+    much stays is an outcome. `scoring`: the images it looks at, if any. `structure`: what goes together.
     """
 
     method: CriterionSettings
     prunable: str
     allocation: Allocation | None
     density: str | None
+    scoring: Scoring | None = later(None)
+    structure: Structure | None = later(None)
 
 
 @dataclass(frozen=True)
 class Method:
     """A registered method. `outcome`: its settings decide how much stays, not `sparsity`. `frozen`: weights are not
-    trained. `late`: until `begin` the run is the dense one. `settles`: from `end` on the mask stays."""
+    trained. `late`: until `begin` the run is the dense one. `settles`: from `end` on the mask stays. `early`: it looks
+    for the step to prune at, and says when. `rounds`: it prunes in several, each a search. `data`: it scores with
+    images. `structures`: what may go together, None: single weights."""
 
     name: str
     version: int
@@ -62,6 +74,10 @@ class Method:
     frozen: bool
     late: bool
     settles: bool
+    early: bool
+    rounds: bool
+    data: bool
+    structures: tuple[str | None, ...]
 
     def settings(self, said: Mapping[str, Any], steps: int, per_epoch: int) -> CriterionSettings:
         """What the configuration says, its places in steps. Raises UserError for what does not fit the training."""
@@ -82,6 +98,8 @@ class Method:
                 raise UserError(f"pruner.{key}: {args[key]} is not {words}")
         if "initial" in args:
             args["initial"] = str(Fraction(args["initial"]))  # one spelling
+        if "end" not in args and args.get("begin", 0) > steps:
+            raise UserError(f"pruner.begin: {_said(said, 'begin')} is step {args['begin']}; training ends at {steps}")
         if args.get("begin", 0) > args.get("end", steps):
             raise UserError(
                 f"pruner.end: {_said(said, 'end')} is step {args['end']}, before pruner.begin at step {args['begin']}"
@@ -102,12 +120,17 @@ def method(
     frozen: bool = False,
     late: bool = False,
     settles: bool = False,
+    early: bool = False,
+    rounds: bool = False,
+    data: bool = False,
+    structures: tuple[str | None, ...] = (None,),
 ) -> Callable[[Any], Any]:
     """Register the decorated class; raise `version` when its numbers change."""
 
     def register(make: Any) -> Any:
         what = (inspect.getdoc(make) or "").splitlines()[0]
-        METHODS[name] = Method(name, version, make, what, outcome, frozen, late, settles)
+        how = (outcome, frozen, late, settles, early, rounds, data, structures)
+        METHODS[name] = Method(name, version, make, what, *how)
         return make
 
     return register

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lthbench.pruning.dynamics import METHODS
 from lthbench.pruning.dynamics.trained import Trained
@@ -30,6 +30,8 @@ OPTIMIZERS = {
 class Scored:
     """Scores and gates, one each for every prunable weight; lists are in the order of the weights."""
 
+    over = False
+
     def __init__(
         self, net: Trained, kept: Mapping[str, Tensor] | None, optimizer: str, lr: float, decay: float = 0.0
     ) -> None:
@@ -38,6 +40,7 @@ class Scored:
         from lthbench.training.checkpoint import part
         from lthbench.training.loop import Update, like, optimizer_of
 
+        self.news: dict[int, dict[str, Any]] = {}
         self.net, self.lr, self.frozen = net, lr, METHODS[net.sparsify.method.name].frozen
         self.parameters = list(net.weights.values())
         dense, scores = (part(dict(kept or {}), what) for what in ("dense", "score"))
@@ -88,6 +91,9 @@ class Scored:
         """The network computes with weights behind gates."""
         self.open(step)
         self._mask()
+
+    def saw(self, logits: Tensor, labels: Tensor) -> None:
+        """Outputs are of no interest."""
 
     def backward(self, step: int) -> bool:
         """Gradients of the scores, and those of the weights themselves, which take their place."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lthbench.base.errors import UserError
 from lthbench.base.seeds import derive
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lthbench.pruning.select import Follower
+    from lthbench.training.checkpoint import Checkpoint
     from lthbench.training.loop import Dynamics, Trajectory
 
 
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 class Trained:
     """A network in training.
 
-    weights: the prunable parameters by name. moments: the optimiser's tensors of each, of its shape. mask: the run's
-    (bool, True = kept, by name), which a method sets. first, step: where the run began, and is. lr_factor: what base
-    learning rates are multiplied with in a step.
+    weights: the prunable parameters by name. parameters: those that a mask may name, which is all where channels go.
+    moments: the optimiser's tensors of each, of its shape. mask: the run's (bool, True = kept, by name), which a method
+    sets. first, step: where the run began, and is. lr_factor: what base learning rates are multiplied with in a step.
+    checkpoint: makes a copy of the network as it is now. stream, length: its batches, and how many it takes at most.
     """
 
     sparsify: Sparsify
     weights: Mapping[str, nn.Parameter]
+    parameters: Mapping[str, nn.Parameter]
     moments: Mapping[str, list[Tensor]]
     mask: dict[str, Tensor]
     layers: dict[str, Layer]
@@ -41,6 +44,9 @@ class Trained:
     first: int
     step: int
     lr_factor: Callable[[int], float]
+    checkpoint: Callable[[], Checkpoint]
+    stream: Any
+    length: int
     _followers: dict[str, Follower] = field(default_factory=dict)
 
     @cached_property
@@ -83,7 +89,7 @@ class Trained:
         """The mask of a dense network."""
         import torch
 
-        return {n: torch.ones(w.shape, dtype=torch.bool, device=w.device) for n, w in self.weights.items()}
+        return {n: torch.ones(w.shape, dtype=torch.bool, device=w.device) for n, w in self.parameters.items()}
 
     def random(self) -> dict[str, Tensor]:
         """A random mask of the density that stays in the end."""
@@ -109,11 +115,13 @@ def dynamics(
 
     found = prunable(run.net, sparsify.prunable)
     weights = {name: w.parameter for name, w in found.items()}
-    moments = {n: [t for t in run.optimizer.state[w].values() if t.shape == w.shape] for n, w in weights.items()}
+    parameters = dict(run.net.named_parameters()) if sparsify.structure else weights
+    moments = {n: [t for t in run.optimizer.state[w].values() if t.shape == w.shape] for n, w in parameters.items()}
     sizes = {n: w.parameter.numel() for n, w in found.items()}
     layers = {n: Layer(w.kind, sizes[n], sizes[n], tuple(w.parameter.shape), role=w.role) for n, w in found.items()}
     factor = run.recipe.schedule.factor
-    net = Trained(sparsify, weights, moments, run.mask, layers, seed, index, run.first, run.step, factor)
+    how = (seed, index, run.first, run.step, factor, run.checkpoint, run.stream, run.length)
+    net = Trained(sparsify, weights, parameters, moments, run.mask, layers, *how)
     method = sparsify.method
     if METHODS[method.name].version != method.version:
         raise UserError(f"pruner: {method.name} is of version {METHODS[method.name].version} here")

@@ -6,7 +6,7 @@ Between changes this is the masked training of any ticket, to the same bits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lthbench.pruning.dynamics.trained import Trained
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 class Zeroed:
     """A mask that is set now and then. A new run begins with `first()`, the mask of its beginning."""
 
+    over = False
+
     def __init__(self, net: Trained, kept: Mapping[str, Tensor] | None) -> None:
         import torch
 
-        self.net = net
-        self._factors = [torch.ones_like(w, requires_grad=False) for w in net.weights.values()]
+        self.net, self.news = net, dict[int, dict[str, Any]]()
+        self._factors = [torch.ones_like(w, requires_grad=False) for w in net.parameters.values()]
         if kept is None:
             net.mask.update(net.everything)
             self.set(self.first())
@@ -35,7 +37,7 @@ class Zeroed:
     def set(self, mask: Mapping[str, Tensor], stays: Mapping[str, Tensor] | None = None) -> None:
         """Another mask. What was not there before, or is not in `stays`, is zero, and so is its momentum."""
         stays = mask if stays is None else stays
-        for factor, (name, weight) in zip(self._factors, self.net.weights.items()):
+        for factor, (name, weight) in zip(self._factors, self.net.parameters.items()):
             old = factor.copy_(self.net.mask[name] & stays[name])
             for tensor in (weight.detach(), *self.net.moments[name]):
                 tensor.mul_(old)
@@ -45,11 +47,14 @@ class Zeroed:
     def before(self, step: int) -> None:
         """The weights are in place."""
 
+    def saw(self, logits: Tensor, labels: Tensor) -> None:
+        """Outputs are of no interest."""
+
     def backward(self, step: int) -> bool:
         """What is pruned has no gradient."""
         import torch
 
-        torch._foreach_mul_([w.grad for w in self.net.weights.values()], self._factors)  # type: ignore[misc,arg-type]
+        torch._foreach_mul_([w.grad for w in self.net.parameters.values()], self._factors)  # type: ignore[misc,arg-type]
         return True
 
     def updated(self, step: int) -> None:
