@@ -7,7 +7,7 @@ algorithm on sorted weights is a binary search: millions of weights take no long
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -118,7 +118,10 @@ class Tied:
     weights are equal to the bit whatever a kernel does at the end of an array.
     """
 
+    over = False
+
     def __init__(self, kept: Mapping[str, Tensor] | None, run: Trajectory) -> None:
+        self.news: dict[int, dict[str, Any]] = {}
         self._layers = []
         for name, layer in prunable(run.net, "weights").items():
             weight = layer.parameter
@@ -136,6 +139,9 @@ class Tied:
 
     def before(self, step: int) -> None:
         """The weights are in place."""
+
+    def saw(self, logits: Tensor, labels: Tensor) -> None:
+        """Nothing is looked for."""
 
     @torch.no_grad()
     def backward(self, step: int) -> bool:
