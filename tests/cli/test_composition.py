@@ -29,6 +29,7 @@ NEEDS = {  # what an option cannot do without
     "dataset=imagefolder": ["dataset.name=pictures"],
     "dataset=imagenet": ["scale=smoke"],  # its version is read from its files
     "model=file": ["model.name=mine.py"],
+    "pruner=early_bird": ["model=resnet_20", "dataset=cifar10"],
     "pruner=file": ["pruner.criterion=my_pruner.py"],
     "model=timm": ["model.name=resnet18"],
     "allocation=by_kind": ["sparsity=level:2"],

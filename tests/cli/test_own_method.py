@@ -160,9 +160,9 @@ def test_what_another_recipe_computed_is_not_the_tables(mine, run, here):
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("pruner=my.py pruner.powr=2", "unknown key 'pruner.powr'; did you mean 'power'?"),
+        ("pruner=my.py pruner.powr=2", "unknown key 'pruner.powr'; did you mean 'pruner.power'?"),
         ("pruner=my.py pruner.power=x", "pruner.power: 'x' is not a number"),
-        ("table=demo pruner=my.py pruner.powr=2", "unknown key 'pruner.powr'; did you mean 'power'?"),
+        ("table=demo pruner=my.py pruner.powr=2", "unknown key 'pruner.powr'; did you mean 'pruner.power'?"),
         (
             "table=demo pruner=my.py,snip",
             "'pruner=my.py,snip': snip is no file; a table takes methods of your own as pruner=FILE.py",

@@ -125,7 +125,7 @@ def test_a_tuned_table_is_not_the_papers(run, here):
         ("table=lth_vgg_19 tune=train.lr:1,2", "tune: train.lr is what makes 'reset, lr 0.1' this row"),
         ("tune=:1,2", "tune: cannot read ':1,2'; it is KEY:VALUE,VALUE or CRITERION/KEY:VALUE,VALUE;..."),
         ("'tune=a/train.lr:1,2;b/train.lr:1,2,3'", "tune: 2 of a, 3 of b: each method has the same number of trials"),
-        ("dataset.validation=100 tune=train.lrr:1,2", "unknown key 'train.lrr'; did you mean 'lr'?"),
+        ("dataset.validation=100 tune=train.lrr:1,2", "unknown key 'train.lrr'; did you mean 'train.lr'?"),
         ("dataset.validation=100 tune=train.lr:a,2", "train.lr: 'a' is not a number"),
         (
             "-m hydra/launcher=basic tune=train.lr:1,2",
