@@ -38,14 +38,8 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
     from lthbench.tracking import trackers
     from lthbench.tracking.progress import ProgressBar
 
-    with composer(extra_dir) as compose:
-        grid = expand(compose, overrides, multirun)
-    config = grid.config
-    supported(config)
-    out, store = folders(config)
-    local.writable(out, "out")
-    local.writable(store.root, "store")
-    runs = grid.experiments
+    grid, out, store = begin(overrides, multirun, extra_dir)
+    config, runs = grid.config, grid.experiments
     on_slurm = config["launcher"]["name"] == "slurm"
     tracking = trackers(config["tracking"], runs, store, out, grid.name)
     local.check(runs, store, "cpu" if on_slurm else config["device"], config["threads"])
@@ -84,6 +78,19 @@ def execute(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> 
         say("where it happened: lthbench store explain ID")
     print(outcome)
     return 1 if outcome.failed else 0
+
+
+def begin(overrides: Sequence[str], multirun: bool, extra_dir: str | None) -> tuple[Grid, Path, Store]:
+    """The grid that a command asks for, and where it goes. Raises UserError for what can be known before that."""
+    from lthbench.launch import local
+
+    with composer(extra_dir) as compose:
+        grid = expand(compose, overrides, multirun)
+    supported(grid.config)
+    out, store = folders(grid.config)
+    local.writable(out, "out")
+    local.writable(store.root, "store")
+    return grid, out, store
 
 
 def _submit(

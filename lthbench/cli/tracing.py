@@ -12,9 +12,8 @@ from pathlib import Path
 from rich.table import Table
 
 from lthbench.base.errors import UserError
-from lthbench.cli.compose import composer
-from lthbench.cli.execute import folders, jobs_of, say, supported, terminal
-from lthbench.cli.grid import Cell, expand
+from lthbench.cli.execute import begin, jobs_of, say, terminal
+from lthbench.cli.grid import Cell
 from lthbench.cli.results import Results
 from lthbench.cli.subcommands import overrides_of, parser
 from lthbench.engine.graph import Ref, Stage, State
@@ -37,27 +36,24 @@ computed, states on the way are made again to the same bits.
 def run(words: Sequence[str]) -> int:
     """Compute the traces of a grid, and write them as page, CSV and picture; returns the exit code."""
     arguments = parser("trace", WHAT)
-    arguments.add_argument("overrides", nargs="*", help="a command's overrides; as for a run")
     arguments.add_argument("--points", type=int, default=10, help="states looked at besides the first")
     arguments.add_argument("--images", type=int, default=512, help="training images that gradients are taken on")
     arguments.add_argument("--kernel", type=int, default=20, help="of these, images of the tangent kernel")
-    flags = [w for w in words if w in ("-m", "--multirun") or w.startswith("--config-dir")]
-    parsed = arguments.parse_intermixed_args([w for w in words if w not in flags])
+    parsed, rest = arguments.parse_known_args(words)  # the rest is a command line like a run's
     if parsed.points < 1:
         raise UserError(f"trace: --points {parsed.points} is less than 1")
     if not 2 <= parsed.kernel <= parsed.images:
         raise UserError(f"trace: --kernel {parsed.kernel} is not between 2 and --images {parsed.images}")
-    overrides, multirun, extra_dir = overrides_of([*parsed.overrides, *flags])
+    overrides, multirun, extra_dir = overrides_of(rest)
     from lthbench.launch import local
     from lthbench.tracking.progress import ProgressBar
 
-    with composer(extra_dir) as compose:
-        grid = expand(compose, overrides, multirun)
-    config = grid.config
-    supported(config)
-    out, store = folders(config)
-    local.writable(out, "out")
-    runs = grid.experiments
+    grid, out, store = begin(overrides, multirun, extra_dir)
+    config, runs = grid.config, grid.experiments
+    if config["launcher"]["name"] != "local":
+        raise UserError(
+            f"trace: it computes here, not with launcher={config['launcher']['name']}; run the grid there first"
+        )
     made: dict[str, tuple[Stage, list[int]]] = {}
     for each in runs:
         if parsed.images > each.run.data.train_samples:

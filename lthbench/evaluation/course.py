@@ -59,14 +59,6 @@ def kernel_distance(one: Tensor, other: Tensor) -> float:
     return float(1 - (one * other).sum() / (one.norm() * other.norm()))
 
 
-def moved(one: Checkpoint, other: Checkpoint) -> tuple[float, float]:
-    """Euclidean distance between the parameters of two states, and its ratio to the norm of the first's."""
-    names = [name for name, _ in one.network().named_parameters()]
-    squares = sum(float((other.weights[n].double() - one.weights[n].double()).square().sum()) for n in names)
-    size = sum(float(one.weights[n].double().square().sum()) for n in names)
-    return squares**0.5, (squares / size) ** 0.5 if size else 0.0
-
-
 def changed(one: Checkpoint, other: Checkpoint) -> float:
     """Share of the masked weights that are kept by one mask of two and not by the other; a state without a mask keeps
     all."""

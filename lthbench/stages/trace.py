@@ -41,7 +41,7 @@ def compute(job: Job) -> None:
     from lthbench.base.seeds import generator
     from lthbench.data.stream import split
     from lthbench.evaluation import course
-    from lthbench.training.checkpoint import Checkpoint
+    from lthbench.training.checkpoint import Checkpoint, moved
 
     s = job.stage.settings
     assert isinstance(s, Trace)
@@ -59,7 +59,8 @@ def compute(job: Job) -> None:
         kernel = course.kernel(net, mask, x[: s.kernel])
         first, before = first or here, before or here
         first_kernel = kernel if first_kernel is None else first_kernel
-        distance, relative = course.moved(first, here)
+        names = [name for name, _ in net.named_parameters()]
+        distance, relative = moved({n: first.weights[n] for n in names}, {n: here.weights[n] for n in names})
         values: dict[str, Any] = {
             "loss": loss,
             "gradient_norm": norm,

@@ -83,6 +83,7 @@ def train(
         and sparsify is None
         and not tied
         and teacher is None
+        and examples is None
         and isinstance(start, State)
         and start == moments
         and start.step == first

@@ -86,3 +86,11 @@ def part(tensors: Tensors, prefix: str) -> Tensors:
     """The tensors below `prefix/`, by the rest of their names."""
     cut = len(prefix) + 1
     return {name[cut:]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def moved(start: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tuple[float, float]:
+    """Euclidean distance of tensors from those of the same names at a start, in float64, and its ratio to the norm of
+    the start (0 where that is 0)."""
+    squares = sum(float((t.double() - start[name].double()).square().sum()) for name, t in now.items())
+    size = sum(float(t.double().square().sum()) for t in start.values())
+    return squares**0.5, float((squares / size) ** 0.5) if size else 0.0

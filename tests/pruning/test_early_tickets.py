@@ -15,11 +15,12 @@ from lthbench.pruning.allocation import Allocation
 from lthbench.pruning.criteria import CriterionSettings
 from lthbench.pruning.density import Density
 from lthbench.pruning.dynamics.early_bird import EarlyBird, distance
-from lthbench.pruning.dynamics.early_crop import relative, settled, share
+from lthbench.pruning.dynamics.early_crop import settled, share
 from lthbench.pruning.prunable import prunable
 from lthbench.pruning.prune import prune
 from lthbench.pruning.scoring import Scoring
 from lthbench.pruning.structure import Filters, Structure
+from lthbench.training.checkpoint import moved
 
 FILTER = Structure("filter")
 BIRD = {
@@ -172,9 +173,9 @@ def test_the_penalty_is_on_the_scales_alone():
 def test_the_rule_in_closed_form():
     """Weights (3, 4), moved along (1, 0): r = t / 5 exactly; steps 1, 1/2, 1/4, ... of 5 fall below tau r1."""
     w0 = {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}
-    moved = [2 * (1 - 0.5**t) for t in range(1, 8)]
-    found = [relative({"a": torch.tensor([3.0 + m]), "b": w0["b"]}, w0) for m in moved]
-    assert found == pytest.approx([m / 5 for m in moved], rel=1e-6)
+    ways = [2 * (1 - 0.5**t) for t in range(1, 8)]
+    found = [moved(w0, {"a": torch.tensor([3.0 + m]), "b": w0["b"]})[1] for m in ways]
+    assert found == pytest.approx([m / 5 for m in ways], rel=1e-6)
     for tau in (0.6, 0.3, 0.1):  # |r_t - r_(t-1)| = 0.5^(t-1) r_1 < tau r_1
         first = next(t for t in range(1, 8) if settled(found[:t], tau))
         assert first == 1 + math.floor(1 - math.log2(tau) - 1e-9) if tau < 0.5 else first == 2

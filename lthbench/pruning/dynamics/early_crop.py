@@ -51,11 +51,13 @@ class EarlyCrop(Early):
 
     def look(self) -> bool:
         """How far the weights are from their reference, and whether that has changed little."""
+        from lthbench.training.checkpoint import moved
+
         now = self._weights()
         if not self.reference:
             self.reference = now
             return False
-        self.distances.append(relative(now, self.reference))
+        self.distances.append(moved(self.reference, now)[1])
         return settled(self.distances, self.tau)
 
     def ticket(self) -> dict[str, Tensor]:
@@ -82,13 +84,6 @@ class EarlyCrop(Early):
 def share(sparsity: float, filters: bool) -> float:
     """Which part of the first distance is little, as the published code has it."""
     return min(0.9 - sparsity, 0.99) if filters else 1 - sparsity
-
-
-def relative(now: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    """||w - w0|| / ||w0||, in float64."""
-    moved = sum(float((w.double() - reference[name].double()).square().sum()) for name, w in now.items())
-    size = sum(float(w.double().square().sum()) for w in reference.values())
-    return float((moved / size) ** 0.5) if size else 0.0
 
 
 def settled(distances: list[float], tau: float) -> bool:
