@@ -31,7 +31,8 @@ def section(board: Board) -> Section | None:
         [HEAD, *([e.label, *_sizes(runs)] for e, runs in cells)],
     ]
     for e, runs in cells:
-        parts += [f"{e.label}, by layer; in brackets what the paper prints:", [LAYER, *_layers(board, e, runs)]]
+        beside = "; in brackets what the paper prints" if _printed(board, e) else ""
+        parts += [f"{e.label}, by layer{beside}:", [LAYER, *_layers(board, e, runs)]]
     return Section("Compression", parts)
 
 
